@@ -1,0 +1,2 @@
+//! `posttls-httpd`, the mover and its web child.
+fn main() {}

@@ -1,0 +1,2 @@
+//! `posttls-pipe`, the hook that pipe(8) runs for each delay notice.
+fn main() {}

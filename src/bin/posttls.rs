@@ -1,0 +1,2 @@
+//! `posttls`, the admin's command.
+fn main() {}

@@ -1,0 +1,5 @@
+//! Everything that knows Postfix.
+
+mod queue_id;
+
+pub use queue_id::{BadQueueId, QueueId};

@@ -1,0 +1,3 @@
+//! The unprivileged side that speaks HTTP.
+
+pub mod protocol;

@@ -1,0 +1,297 @@
+//! What the unprivileged web child and the privileged mover say to each other.
+//!
+//! One message is a four-byte big-endian length and that many octets of JSON. Each question has a number, and its
+//! answer carries the same one, so that many are under way at once. A message that is too long or not understood ends
+//! the connection: the mover then takes the child for broken (or taken over) and replaces it. The child never learns
+//! the key or a case whose token it was not shown.
+
+use std::io::{self, Read, Write};
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use crate::case::Failure;
+
+/// The longest question, in octets: a decision on a thousand recipients fits.
+pub const MAX_QUESTION: usize = 512 * 1024;
+/// The longest answer, in octets: a case with thousands of recipients fits.
+pub const MAX_ANSWER: usize = 16 * 1024 * 1024;
+
+/// One message with the number that joins question and answer.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Numbered<T> {
+    /// Chosen by the child, repeated by the mover.
+    pub number: u64,
+    /// The message itself.
+    pub body: T,
+}
+
+/// From the web child to the mover.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "ask", rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Question {
+    /// The first message of a child: it serves, and has proved that it holds no privilege.
+    Ready,
+    /// Is the mover alive, and its store readable?
+    Health,
+    /// The case that this token opens. Changes nothing.
+    Show {
+        /// As it stood in the path of the URL.
+        token: String,
+    },
+    /// The sender's decision.
+    Decide {
+        /// As it stood in the path of the URL.
+        token: String,
+        /// What to do with whom.
+        decision: Decision,
+        /// The address that the request came from, for the record.
+        client: String,
+    },
+}
+
+/// What the sender may choose for a recipient.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Action {
+    /// Hand it to the may instance, which may send it unencrypted.
+    Send,
+    /// Remove the recipient (and the message, if it was the last one) from the queue.
+    Delete,
+    /// Leave it with the encrypt instance, which keeps trying over TLS.
+    Keep,
+}
+
+/// A submitted form.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "how", rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Decision {
+    /// `action=` with any number of `recipient=`: one action for those named, or for all that are open if none is.
+    Same {
+        /// The action.
+        action: Action,
+        /// Addresses as on the page; empty means all that are open.
+        recipients: Vec<String>,
+    },
+    /// `choice-N=` for recipient number N of the page, each with an action of its own.
+    Each {
+        /// Pairs of recipient number ([`RecipientView::number`]) and action.
+        choices: Vec<(i64, Action)>,
+    },
+}
+
+/// From the mover to the web child.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(tag = "answer", rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Answer {
+    /// The first message to a child, before it serves.
+    Welcome(Box<Settings>),
+    /// All is well.
+    Healthy,
+    /// The case, to be shown.
+    Case(Box<CaseView>),
+    /// The case after a decision, with [`RecipientView::outcome`] filled for those it named.
+    Decided(Box<CaseView>),
+    /// No such link: unknown, forged and damaged tokens answer alike (404).
+    Unknown,
+    /// The link is genuine but too old (410).
+    Expired,
+    /// The form made no sense for this case (400); the text says why.
+    Refused {
+        /// One sentence for the sender.
+        why: String,
+    },
+    /// The mover can't answer now (503): try again.
+    Busy,
+}
+
+/// What the child needs to know; it reads no file itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Settings {
+    /// Whom to ask: shown on every page.
+    pub admin_contact: String,
+    /// Addresses of reverse proxies whose `X-Forwarded-For` is believed.
+    pub trusted_proxies: Vec<std::net::IpAddr>,
+    /// Templates that the admin overrides, by file name (see [`crate::web::pages`]).
+    pub templates: std::collections::BTreeMap<String, String>,
+}
+
+/// A case as its page shows it. All texts are raw: the child escapes them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CaseView {
+    /// Queue ID in the encrypt instance.
+    pub queue_id: String,
+    /// Envelope sender.
+    pub sender: String,
+    /// Decoded subject; may be empty.
+    pub subject: String,
+    /// When the message came, as text with time zone.
+    pub arrived: String,
+    /// Until when Postfix keeps trying, as text; empty when unknown.
+    pub retry_until: String,
+    /// All recipients that the notice named, in its order.
+    pub recipients: Vec<RecipientView>,
+}
+
+/// A recipient on the page.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RecipientView {
+    /// Number within the case, stable: the name of its form field.
+    pub number: i64,
+    /// Recipient address.
+    pub address: String,
+    /// Why it is stuck.
+    pub failure: Failure,
+    /// What Postfix or the remote server said.
+    pub detail: String,
+    /// Where it stands.
+    pub state: RecipientState,
+    /// May the sender choose now?
+    pub open: bool,
+    /// What the decision just submitted did for it; `None` when that decision did not name it.
+    pub outcome: Option<Outcome>,
+}
+
+/// Where a recipient stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum RecipientState {
+    /// Waiting for the sender's decision; Postfix keeps trying over TLS meanwhile.
+    Open,
+    /// The sender chose to keep trying; may still choose otherwise.
+    Kept,
+    /// Decided for sending; PostTLS is at it.
+    Releasing,
+    /// Handed to the may instance.
+    Released,
+    /// Decided for deleting; PostTLS is at it.
+    Deleting,
+    /// Deleted.
+    Deleted,
+    /// Postfix delivered it over TLS after all.
+    Delivered,
+    /// No longer in the queue, and PostTLS did not remove it: bounced, or removed by the admin.
+    Gone,
+    /// Not for the sender to decide: not a TLS failure, or one that must never go unencrypted.
+    NotOffered,
+}
+
+/// What a decision did for a recipient.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Outcome {
+    /// Handed to the may instance.
+    Released,
+    /// Deleted.
+    Deleted,
+    /// Left with the encrypt instance.
+    Kept,
+    /// Recorded; it will be done as soon as a delivery under way ends or the may instance can take it.
+    Recorded,
+    /// Too late: delivered securely in the meantime.
+    AlreadyDelivered,
+    /// Too late: no longer in the queue.
+    AlreadyGone,
+    /// Decided before; the first decision stands.
+    AlreadyDecided,
+    /// Not one that can be chosen.
+    NotPossible,
+}
+
+/// Writes one message.
+///
+/// # Errors
+/// When the message is longer than `max`, or the other side is gone.
+pub fn send<T: Serialize>(mut to: impl Write, message: &T, max: usize) -> io::Result<()> {
+    let body = serde_json::to_vec(message)?;
+    if body.len() > max {
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            format!("message of {} octets, {max} are allowed", body.len()),
+        ));
+    }
+    let length = u32::try_from(body.len()).map_err(io::Error::other)?;
+    let mut frame = length.to_be_bytes().to_vec();
+    frame.extend_from_slice(&body);
+    to.write_all(&frame)?;
+    to.flush()
+}
+
+/// Reads one message; `None` when the other side ended between two messages.
+///
+/// # Errors
+/// When the message is longer than `max`, is cut off, or is not understood.
+pub fn receive<T: DeserializeOwned>(mut from: impl Read, max: usize) -> io::Result<Option<T>> {
+    let mut length = [0u8; 4];
+    match from.read(&mut length[..1])? {
+        0 => return Ok(None),
+        _ => from.read_exact(&mut length[1..])?,
+    }
+    let length = u32::from_be_bytes(length) as usize;
+    if length > max {
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidData,
+            format!("message of {length} octets, {max} are allowed"),
+        ));
+    }
+    let mut body = vec![0u8; length];
+    from.read_exact(&mut body)?;
+    serde_json::from_slice(&body)
+        .map(Some)
+        .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn an_unknown_question_is_an_error() {
+        for body in [
+            r#"{"number":1,"body":{"ask":"shutdown"}}"#,
+            r#"{"number":1,"body":{"ask":"show","token":"x","extra":1}}"#,
+            "[]",
+        ] {
+            let mut frame = (body.len() as u32).to_be_bytes().to_vec();
+            frame.extend_from_slice(body.as_bytes());
+            assert!(
+                receive::<Numbered<Question>>(&frame[..], MAX_QUESTION).is_err(),
+                "{body}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_length_beyond_the_limit_is_refused_before_anything_is_read() {
+        let frame = u32::MAX.to_be_bytes();
+        assert_eq!(
+            receive::<Question>(&frame[..], 10).unwrap_err().kind(),
+            io::ErrorKind::InvalidData
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_sent_is_received(token in ".*", recipients in prop::collection::vec(".*", 0..5)) {
+            let question = Question::Decide {
+                token,
+                decision: Decision::Same { action: Action::Send, recipients },
+                client: "127.0.0.1".to_owned(),
+            };
+            let mut frame = Vec::new();
+            send(&mut frame, &question, MAX_QUESTION).unwrap();
+            prop_assert_eq!(receive::<Question>(&frame[..], MAX_QUESTION).unwrap(), Some(question));
+            prop_assert!(receive::<Question>(&frame[..frame.len() - 1], MAX_QUESTION).is_err());
+        }
+
+        #[test]
+        fn any_octets_are_an_error_or_a_message(octets in prop::collection::vec(any::<u8>(), 0..200)) {
+            let _ = receive::<Numbered<Question>>(&octets[..], MAX_QUESTION);
+        }
+    }
+}
