@@ -3,6 +3,8 @@
 
 pub mod address;
 pub mod case;
+pub mod config;
+pub mod link;
 pub mod postfix;
 pub mod text;
 pub mod web;

@@ -1,5 +1,82 @@
-//! What PostTLS knows: cases, their states, and the store.
+//! What PostTLS knows: cases, their states, the policy on what may be offered, and the store.
 
-mod failure;
+pub mod policy;
+mod state;
+pub mod store;
 
-pub use failure::{BadFailure, Failure};
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::address::Address;
+use crate::postfix::QueueId;
+
+pub use state::{
+    Action, Actor, CaseState, Failure, MoveStep, Outcome, RecipientState, UnknownName,
+};
+
+/// The number of a case in the store, and in its links.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct CaseId(pub i64);
+
+impl fmt::Display for CaseId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// What names one message for good. A queue ID alone does not: Postfix reuses it.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct MessageKey {
+    /// In the encrypt instance.
+    pub queue_id: QueueId,
+    /// Envelope sender; `None` is the null sender.
+    pub sender: Option<Address>,
+    /// When Postfix took the message, in Unix seconds.
+    pub arrival: i64,
+}
+
+/// One message of which recipients are stuck.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Case {
+    /// Its number.
+    pub id: CaseId,
+    /// The message.
+    #[serde(flatten)]
+    pub key: MessageKey,
+    /// Decoded subject.
+    pub subject: String,
+    /// `Message-ID` of the original, with angle brackets.
+    pub message_id: Option<String>,
+    /// Until when Postfix keeps trying, in Unix seconds.
+    pub retry_until: Option<i64>,
+    /// Where it stands.
+    pub state: CaseState,
+    /// When it was opened, in Unix milliseconds.
+    pub opened_at: i64,
+    /// When the sender's mail server took the notification, in Unix milliseconds.
+    pub notified_at: Option<i64>,
+}
+
+/// A recipient of a case.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Recipient {
+    /// Its number in the store.
+    #[serde(skip)]
+    pub id: i64,
+    /// Its number within the case, from one, in the order of the notice.
+    pub number: i64,
+    /// Address, as in the queue file.
+    pub address: Address,
+    /// Why it is stuck.
+    pub failure: Failure,
+    /// The status code that Postfix gave (RFC 3463).
+    pub status: String,
+    /// What Postfix or the remote server said.
+    pub detail: String,
+    /// May it go unencrypted, if the sender wants that?
+    pub may_send: bool,
+    /// Where it stands.
+    pub state: RecipientState,
+}

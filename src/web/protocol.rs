@@ -11,6 +11,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::case::Failure;
+pub use crate::case::{Action, Outcome, RecipientState};
 
 /// The longest question, in octets: a decision on a thousand recipients fits.
 pub const MAX_QUESTION: usize = 512 * 1024;
@@ -49,18 +50,6 @@ pub enum Question {
         /// The address that the request came from, for the record.
         client: String,
     },
-}
-
-/// What the sender may choose for a recipient.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Action {
-    /// Hand it to the may instance, which may send it unencrypted.
-    Send,
-    /// Remove the recipient (and the message, if it was the last one) from the queue.
-    Delete,
-    /// Leave it with the encrypt instance, which keeps trying over TLS.
-    Keep,
 }
 
 /// A submitted form.
@@ -154,52 +143,6 @@ pub struct RecipientView {
     pub open: bool,
     /// What the decision just submitted did for it; `None` when that decision did not name it.
     pub outcome: Option<Outcome>,
-}
-
-/// Where a recipient stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum RecipientState {
-    /// Waiting for the sender's decision; Postfix keeps trying over TLS meanwhile.
-    Open,
-    /// The sender chose to keep trying; may still choose otherwise.
-    Kept,
-    /// Decided for sending; PostTLS is at it.
-    Releasing,
-    /// Handed to the may instance.
-    Released,
-    /// Decided for deleting; PostTLS is at it.
-    Deleting,
-    /// Deleted.
-    Deleted,
-    /// Postfix delivered it over TLS after all.
-    Delivered,
-    /// No longer in the queue, and PostTLS did not remove it: bounced, or removed by the admin.
-    Gone,
-    /// Not for the sender to decide: not a TLS failure, or one that must never go unencrypted.
-    NotOffered,
-}
-
-/// What a decision did for a recipient.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Outcome {
-    /// Handed to the may instance.
-    Released,
-    /// Deleted.
-    Deleted,
-    /// Left with the encrypt instance.
-    Kept,
-    /// Recorded; it will be done as soon as a delivery under way ends or the may instance can take it.
-    Recorded,
-    /// Too late: delivered securely in the meantime.
-    AlreadyDelivered,
-    /// Too late: no longer in the queue.
-    AlreadyGone,
-    /// Decided before; the first decision stands.
-    AlreadyDecided,
-    /// Not one that can be chosen.
-    NotPossible,
 }
 
 /// Writes one message.

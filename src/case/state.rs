@@ -1,0 +1,194 @@
+//! What can be decided for a recipient, where a recipient stands, and what a decision did for it (pure).
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+/// Gives an enum without fields its kebab-case names: one table for `Display`, `FromStr`, the store and JSON.
+macro_rules! named {
+    ($(#[$meta:meta])* $name:ident { $($(#[$doc:meta])* $variant:ident = $text:literal,)+ }) => {
+        $(#[$meta])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+        pub enum $name { $($(#[$doc])* #[serde(rename = $text)] $variant,)+ }
+
+        impl $name {
+            /// Every variant.
+            pub const ALL: &[Self] = &[$(Self::$variant),+];
+
+            /// The name in store, JSON and forms.
+            pub fn as_str(self) -> &'static str {
+                match self { $(Self::$variant => $text),+ }
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.pad(self.as_str())
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = UnknownName;
+
+            fn from_str(text: &str) -> Result<Self, UnknownName> {
+                Self::ALL.iter().copied().find(|known| known.as_str() == text).ok_or_else(|| UnknownName {
+                    kind: stringify!($name),
+                    text: text.chars().take(80).collect(),
+                })
+            }
+        }
+    };
+}
+
+/// A name that no variant has.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{text:?} is no {kind}")]
+pub struct UnknownName {
+    /// The type that was asked for.
+    pub kind: &'static str,
+    /// The name.
+    pub text: String,
+}
+
+named! {
+    /// Why a recipient was deferred. [`crate::notice::classify`] decides it; policy and texts build on it.
+    Failure {
+        /// The server did not offer STARTTLS.
+        NotOffered = "not-offered",
+        /// The server offered STARTTLS and answered the command with an error.
+        Refused = "refused",
+        /// The TLS handshake failed.
+        HandshakeFailed = "handshake-failed",
+        /// TLS worked, but the certificate was not trusted or did not match: someone may be listening.
+        Certificate = "certificate",
+        /// Our own TLS engine, configuration or DNS failed: no sender can answer that.
+        LocalFault = "local-fault",
+        /// The sender's system demanded TLS for this message (REQUIRETLS, RFC 8689): never to go in plain text.
+        RequireTls = "require-tls",
+        /// Nothing to do with TLS: greylisting, refused connection, full mailbox.
+        NotTls = "not-tls",
+    }
+}
+
+impl Failure {
+    /// May the sender decide about such a recipient at all, if only to delete it?
+    pub fn is_senders_matter(self) -> bool {
+        !matches!(self, Self::LocalFault | Self::NotTls)
+    }
+
+    /// May configuration allow such a recipient to be sent to unencrypted?
+    pub fn can_be_offered(self) -> bool {
+        self.is_senders_matter() && self != Self::RequireTls
+    }
+}
+
+named! {
+    /// What can be chosen for a recipient.
+    Action {
+        /// Hand it to the may instance, which may send it unencrypted.
+        Send = "send",
+        /// Remove the recipient (and the message, if it was the last one) from the queue.
+        Delete = "delete",
+        /// Leave it with the encrypt instance, which keeps trying over TLS.
+        Keep = "keep",
+    }
+}
+
+named! {
+    /// Where a recipient stands.
+    RecipientState {
+        /// Waiting for the sender's decision; Postfix keeps trying over TLS meanwhile.
+        Open = "open",
+        /// The sender chose to keep trying; may still choose otherwise.
+        Kept = "kept",
+        /// Decided for sending; PostTLS is at it.
+        Releasing = "releasing",
+        /// Handed to the may instance.
+        Released = "released",
+        /// Decided for deleting; PostTLS is at it.
+        Deleting = "deleting",
+        /// Deleted.
+        Deleted = "deleted",
+        /// Postfix finished with it by itself while the message was still queued: delivered over TLS after all.
+        Delivered = "delivered",
+        /// No longer in the queue, and PostTLS did not remove it.
+        Gone = "gone",
+        /// Not for the sender to decide.
+        NotOffered = "not-offered",
+    }
+}
+
+impl RecipientState {
+    /// May the sender choose now?
+    pub fn is_open(self) -> bool {
+        matches!(self, Self::Open | Self::Kept)
+    }
+
+    /// Is a send or delete decided, and not yet carried out?
+    pub fn is_under_way(self) -> bool {
+        matches!(self, Self::Releasing | Self::Deleting)
+    }
+}
+
+named! {
+    /// What a decision did for a recipient.
+    Outcome {
+        /// Handed to the may instance.
+        Released = "released",
+        /// Deleted.
+        Deleted = "deleted",
+        /// Left with the encrypt instance.
+        Kept = "kept",
+        /// Recorded; it will be done as soon as a delivery under way ends or the may instance can take it.
+        Recorded = "recorded",
+        /// Too late: delivered securely in the meantime.
+        AlreadyDelivered = "already-delivered",
+        /// Too late: no longer in the queue.
+        AlreadyGone = "already-gone",
+        /// Decided before; the first decision stands.
+        AlreadyDecided = "already-decided",
+        /// Not one that can be chosen.
+        NotPossible = "not-possible",
+    }
+}
+
+named! {
+    /// Where a case stands.
+    CaseState {
+        /// At least one recipient waits for a decision or for its execution.
+        Open = "open",
+        /// No recipient failed for TLS yet.
+        Watched = "watched",
+        /// Nothing is left to decide or to do.
+        Closed = "closed",
+    }
+}
+
+named! {
+    /// How far a move has come. The order is the order of the steps.
+    MoveStep {
+        /// Decided; nothing has been touched.
+        Planned = "planned",
+        /// A copy for the may instance is complete and is about to appear, or has appeared, in its hold queue.
+        Begun = "begun",
+        /// The moved and deleted recipients are marked done in the source.
+        Marked = "marked",
+        /// The copy has left the may instance's hold queue, or there was none to make.
+        Requeued = "requeued",
+        /// The source is removed, or back in the deferred queue.
+        Done = "done",
+        /// Stopped because going on might lose or double a delivery: an admin has to look.
+        Conflict = "conflict",
+    }
+}
+
+named! {
+    /// Who decided.
+    Actor {
+        /// Somebody with the link.
+        Link = "link",
+        /// An admin, by command.
+        Admin = "admin",
+    }
+}

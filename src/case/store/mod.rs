@@ -1,0 +1,283 @@
+//! The store: one SQLite database, shared by many short-lived `posttls-pipe` and the mover. All SQL is in this module.
+//!
+//! Write-ahead log, so that readers never wait; full synchronous, so that a decision that was confirmed survives a
+//! power failure. Every change of several rows is one transaction that takes the write lock at once (`IMMEDIATE`), so
+//! that no transaction has to be given up half-way.
+
+mod cases;
+mod moves;
+
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use rusqlite::types::{FromSql, FromSqlError, FromSqlResult, ToSqlOutput, ValueRef};
+use rusqlite::{Connection, ErrorCode, OpenFlags, ToSql, Transaction, TransactionBehavior, params};
+use rusqlite_migration::{M, Migrations};
+
+use super::{Action, Actor, CaseId, CaseState, Failure, MoveStep, Outcome, RecipientState};
+
+pub use cases::{Claim, NewCase, NewRecipient};
+pub use moves::{Decided, Move, MoveId, MoveRecipient};
+
+/// How long a statement waits for another process's transaction.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
+
+const STEPS: &[M<'static>] = &[M::up(include_str!("schema.sql"))];
+static MIGRATIONS: Migrations<'static> = Migrations::from_slice(STEPS);
+
+/// An open database.
+pub struct Store {
+    path: PathBuf,
+    connection: Mutex<Connection>,
+}
+
+/// What went wrong with the store.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// SQLite said no.
+    #[error("{path}: {doing}: {source}{}", hint(source))]
+    Sqlite {
+        /// The database.
+        path: PathBuf,
+        /// What was being done.
+        doing: &'static str,
+        /// SQLite's word.
+        source: rusqlite::Error,
+    },
+    /// The schema could not be brought up to date.
+    #[error("{path}: cannot bring the database up to date: {source}; is it from a newer PostTLS?")]
+    Migration {
+        /// The database.
+        path: PathBuf,
+        /// Why.
+        source: rusqlite_migration::Error,
+    },
+}
+
+fn hint(error: &rusqlite::Error) -> &'static str {
+    match error.sqlite_error_code() {
+        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
+            "; another process has held it for too long"
+        }
+        Some(ErrorCode::DiskFull) => "; free some space on its file system",
+        Some(ErrorCode::CannotOpen | ErrorCode::PermissionDenied | ErrorCode::ReadOnly) => {
+            "; check the owner and the permissions of the file and its directory (`posttls init` sets them)"
+        }
+        Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
+            "; the file is damaged: stop PostTLS and restore it"
+        }
+        _ => "",
+    }
+}
+
+/// Now, in Unix milliseconds.
+pub fn now_ms() -> i64 {
+    jiff::Timestamp::now().as_millisecond()
+}
+
+impl Store {
+    /// Opens the database and brings its schema up to date. `create` makes it when there is none.
+    ///
+    /// The file itself must not be a symbolic link: the mover opens it as root in a directory of another user.
+    ///
+    /// # Errors
+    /// When it can't be opened or brought up to date.
+    pub fn open(path: &Path, create: bool) -> Result<Self, StoreError> {
+        let mut flags = OpenFlags::SQLITE_OPEN_READ_WRITE
+            | OpenFlags::SQLITE_OPEN_NO_MUTEX
+            | OpenFlags::SQLITE_OPEN_NOFOLLOW;
+        flags.set(OpenFlags::SQLITE_OPEN_CREATE, create);
+        let fault = |doing| {
+            move |source| StoreError::Sqlite {
+                path: path.to_owned(),
+                doing,
+                source,
+            }
+        };
+        let mut connection =
+            Connection::open_with_flags(path, flags).map_err(fault("cannot open the database"))?;
+        connection
+            .busy_timeout(BUSY_TIMEOUT)
+            .map_err(fault("cannot set the busy timeout"))?;
+        connection
+            .pragma_update(None, "foreign_keys", true)
+            .map_err(fault("cannot switch foreign keys on"))?;
+        connection
+            .pragma_update(None, "synchronous", "FULL")
+            .map_err(fault("cannot set synchronous"))?;
+        let version: i64 = connection
+            .pragma_query_value(None, "user_version", |row| row.get(0))
+            .map_err(fault("cannot read the database"))?;
+        if usize::try_from(version) != Ok(STEPS.len()) {
+            connection
+                .pragma_update(None, "journal_mode", "WAL")
+                .map_err(fault("cannot switch to WAL"))?;
+            MIGRATIONS
+                .to_latest(&mut connection)
+                .map_err(|source| StoreError::Migration {
+                    path: path.to_owned(),
+                    source,
+                })?;
+        }
+        Ok(Self {
+            path: path.to_owned(),
+            connection: Mutex::new(connection),
+        })
+    }
+
+    /// Runs `body` in a transaction that holds the write lock from its start.
+    fn write<T>(
+        &self,
+        doing: &'static str,
+        body: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<T>,
+    ) -> Result<T, StoreError> {
+        let mut connection = self.lock();
+        let result = (|| {
+            let transaction =
+                connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            let value = body(&transaction)?;
+            transaction.commit()?;
+            Ok(value)
+        })();
+        result.map_err(|source| StoreError::Sqlite {
+            path: self.path.clone(),
+            doing,
+            source,
+        })
+    }
+
+    fn read<T>(
+        &self,
+        doing: &'static str,
+        body: impl FnOnce(&Connection) -> rusqlite::Result<T>,
+    ) -> Result<T, StoreError> {
+        body(&self.lock()).map_err(|source| StoreError::Sqlite {
+            path: self.path.clone(),
+            doing,
+            source,
+        })
+    }
+
+    /// A thread that panicked while it held the connection left no transaction open: dropping one rolls it back.
+    fn lock(&self) -> MutexGuard<'_, Connection> {
+        self.connection
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Keeps a notice that could not be used, for the admin.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub fn keep_odd_notice(&self, queue_id: &str, why: &str, raw: &[u8]) -> Result<(), StoreError> {
+        self.write("cannot keep an odd notice", |tx| {
+            let sql = "INSERT INTO odd_notices (at, queue_id, why, raw) VALUES (?1, ?2, ?3, ?4)";
+            tx.execute(sql, params![now_ms(), queue_id, why, raw])?;
+            Ok(())
+        })
+    }
+
+    /// The odd notices: queue ID of the notice and why it was not used.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub fn odd_notices(&self) -> Result<Vec<(String, String)>, StoreError> {
+        self.read("cannot list odd notices", |connection| {
+            let mut statement =
+                connection.prepare("SELECT queue_id, why FROM odd_notices ORDER BY id")?;
+            statement
+                .query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?
+                .collect()
+        })
+    }
+
+    /// What happened to a case: time in Unix milliseconds, recipient (may be empty), what, and detail.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub fn events(&self, case: CaseId) -> Result<Vec<Event>, StoreError> {
+        self.read("cannot list events", |connection| {
+            let sql =
+                "SELECT at, recipient, what, detail FROM events WHERE case_id = ?1 ORDER BY id";
+            connection
+                .prepare(sql)?
+                .query_map([case], |row| {
+                    Ok(Event {
+                        at: row.get(0)?,
+                        recipient: row.get(1)?,
+                        what: row.get(2)?,
+                        detail: row.get(3)?,
+                    })
+                })?
+                .collect()
+        })
+    }
+}
+
+/// One line of a case's history.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct Event {
+    /// Unix milliseconds.
+    pub at: i64,
+    /// The recipient; empty for the message as a whole.
+    pub recipient: String,
+    /// What happened, one word.
+    pub what: String,
+    /// More about it.
+    pub detail: String,
+}
+
+/// Adds a line to a case's history, within the transaction that makes it true.
+fn record(
+    tx: &Transaction<'_>,
+    case: CaseId,
+    recipient: &str,
+    what: &str,
+    detail: &str,
+) -> rusqlite::Result<()> {
+    tx.prepare_cached(
+        "INSERT INTO events (at, case_id, queue_id, recipient, what, detail)
+         SELECT ?1, id, queue_id, ?3, ?4, ?5 FROM cases WHERE id = ?2",
+    )?
+    .execute(params![now_ms(), case, recipient, what, detail])?;
+    Ok(())
+}
+
+/// Stores a named type as its text.
+macro_rules! text_column {
+    ($($name:ty),+) => { $(
+        impl ToSql for $name {
+            fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
+                Ok(self.as_str().into())
+            }
+        }
+        impl FromSql for $name {
+            fn column_result(value: ValueRef<'_>) -> FromSqlResult<Self> {
+                value.as_str()?.parse().map_err(FromSqlError::other)
+            }
+        }
+    )+ };
+}
+text_column!(
+    Action,
+    Actor,
+    CaseState,
+    Failure,
+    MoveStep,
+    Outcome,
+    RecipientState
+);
+text_column!(crate::postfix::QueueId, crate::address::Address);
+
+impl ToSql for CaseId {
+    fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
+        Ok(self.0.into())
+    }
+}
+
+impl FromSql for CaseId {
+    fn column_result(value: ValueRef<'_>) -> FromSqlResult<Self> {
+        value.as_i64().map(Self)
+    }
+}

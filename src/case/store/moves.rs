@@ -1,0 +1,290 @@
+//! Decisions and the journal of moves.
+//!
+//! A decision and the move that carries it out are recorded in one transaction; from then on the mover owes the move,
+//! however often it is killed. The journal says what is known to be on disk, never what is hoped for.
+
+use rusqlite::{OptionalExtension as _, Row, params};
+
+use super::cases::{address_of, close_if_settled};
+use super::{Store, StoreError, now_ms, record};
+use crate::address::Address;
+use crate::case::{Action, Actor, CaseId, MoveStep, Outcome, RecipientState};
+
+/// The number of a move.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct MoveId(pub i64);
+
+/// A row of the journal.
+#[derive(Debug, Clone)]
+pub struct Move {
+    /// Its number.
+    pub id: MoveId,
+    /// The case that it belongs to.
+    pub case: CaseId,
+    /// What is known to be on disk.
+    pub step: MoveStep,
+    /// Was the message on hold before PostTLS came? `None`: not looked at yet.
+    pub held_before: Option<bool>,
+    /// Name of the copy in the may instance's hold queue, once chosen.
+    pub copy_name: Option<String>,
+    /// Whom it concerns.
+    pub recipients: Vec<MoveRecipient>,
+}
+
+/// A recipient of a move.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MoveRecipient {
+    /// Number in the store.
+    pub id: i64,
+    /// Address, as in the queue file.
+    pub address: Address,
+    /// Send or delete.
+    pub action: Action,
+    /// What came of it, once known.
+    pub outcome: Option<Outcome>,
+}
+
+/// What became of a form.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Decided {
+    /// The move that carries the final decisions out; `None` when there were none.
+    pub planned: Option<MoveId>,
+    /// For each recipient named: what can be said already. `Recorded` means that the move will tell.
+    pub outcomes: Vec<(i64, Outcome)>,
+}
+
+impl Store {
+    /// Records the sender's choices. For each recipient the first send or delete wins; whatever else is chosen after
+    /// that changes nothing. The caller has checked that the recipients belong to `case`.
+    ///
+    /// # Errors
+    /// When the store fails; then nothing was recorded.
+    pub fn decide(
+        &self,
+        case: CaseId,
+        choices: &[(i64, Action)],
+        actor: Actor,
+        client: &str,
+    ) -> Result<Decided, StoreError> {
+        self.write("cannot record a decision", |tx| {
+            let now = now_ms();
+            let mut planned = None;
+            let mut outcomes = Vec::with_capacity(choices.len());
+            for (recipient, action) in choices {
+                let (state, may_send): (RecipientState, bool) = tx
+                    .prepare_cached("SELECT state, may_send FROM recipients WHERE id = ?1 AND case_id = ?2")?
+                    .query_row(params![recipient, case], |row| Ok((row.get(0)?, row.get(1)?)))?;
+                let outcome = match (state, action) {
+                    (RecipientState::Delivered, _) => Outcome::AlreadyDelivered,
+                    (RecipientState::Gone, _) => Outcome::AlreadyGone,
+                    (RecipientState::NotOffered, _) => Outcome::NotPossible,
+                    (RecipientState::Open | RecipientState::Kept, Action::Send) if !may_send => Outcome::NotPossible,
+                    (RecipientState::Open | RecipientState::Kept, Action::Keep) => Outcome::Kept,
+                    (RecipientState::Open | RecipientState::Kept, Action::Send | Action::Delete) => Outcome::Recorded,
+                    _ => Outcome::AlreadyDecided,
+                };
+                outcomes.push((*recipient, outcome));
+                let next = match (outcome, action) {
+                    (Outcome::Kept, _) => RecipientState::Kept,
+                    (Outcome::Recorded, Action::Send) => RecipientState::Releasing,
+                    (Outcome::Recorded, _) => RecipientState::Deleting,
+                    _ => continue,
+                };
+                tx.prepare_cached(
+                    "INSERT INTO decisions (recipient_id, action, actor, client, decided_at) VALUES (?1, ?2, ?3, ?4, ?5)",
+                )?
+                .execute(params![recipient, action, actor, client, now])?;
+                tx.prepare_cached("UPDATE recipients SET state = ?2 WHERE id = ?1")?.execute(params![recipient, next])?;
+                record(tx, case, &address_of(tx, *recipient)?, "decided", &format!("{action} by {actor} from {client}"))?;
+                if outcome != Outcome::Recorded {
+                    continue;
+                }
+                let id = match planned {
+                    Some(MoveId(id)) => id,
+                    None => {
+                        tx.execute(
+                            "INSERT INTO moves (case_id, step, begun_at, changed_at) VALUES (?1, 'planned', ?2, ?2)",
+                            params![case, now],
+                        )?;
+                        tx.last_insert_rowid()
+                    }
+                };
+                planned = Some(MoveId(id));
+                tx.prepare_cached("INSERT INTO move_recipients (move_id, recipient_id, action) VALUES (?1, ?2, ?3)")?
+                    .execute(params![id, recipient, action])?;
+            }
+            Ok(Decided { planned, outcomes })
+        })
+    }
+
+    /// A move with its recipients.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub fn load_move(&self, id: MoveId) -> Result<Option<Move>, StoreError> {
+        self.read("cannot read a move", |connection| {
+            let row = connection
+                .prepare_cached("SELECT id, case_id, step, held_before, copy_name FROM moves WHERE id = ?1")?
+                .query_row([id.0], |row| {
+                    Ok(Move {
+                        id: MoveId(row.get(0)?),
+                        case: row.get(1)?,
+                        step: row.get(2)?,
+                        held_before: row.get(3)?,
+                        copy_name: row.get(4)?,
+                        recipients: Vec::new(),
+                    })
+                })
+                .optional()?;
+            let Some(mut found) = row else { return Ok(None) };
+            let recipient_of = |row: &Row<'_>| {
+                Ok(MoveRecipient { id: row.get(0)?, address: row.get(1)?, action: row.get(2)?, outcome: row.get(3)? })
+            };
+            found.recipients = connection
+                .prepare_cached(
+                    "SELECT r.id, r.address, m.action, m.outcome FROM move_recipients m
+                     JOIN recipients r ON r.id = m.recipient_id WHERE m.move_id = ?1 ORDER BY r.number",
+                )?
+                .query_map([id.0], recipient_of)?
+                .collect::<rusqlite::Result<_>>()?;
+            Ok(Some(found))
+        })
+    }
+
+    /// The moves that the mover still owes, in the order of their decisions, each with its case.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub fn unfinished_moves(&self) -> Result<Vec<(MoveId, CaseId)>, StoreError> {
+        self.read("cannot list unfinished moves", |connection| {
+            connection
+                .prepare_cached("SELECT id, case_id FROM moves WHERE step NOT IN ('done', 'conflict') ORDER BY id")?
+                .query_map([], |row| Ok((MoveId(row.get(0)?), row.get(1)?)))?
+                .collect()
+        })
+    }
+
+    /// The moves of a case that were stopped for an admin to look at, with the name of the copy that each may have
+    /// left in the may instance's hold queue.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub fn conflicts(&self, case: CaseId) -> Result<Vec<(MoveId, Option<String>)>, StoreError> {
+        self.read("cannot list conflicts", |connection| {
+            connection
+                .prepare_cached("SELECT id, copy_name FROM moves WHERE case_id = ?1 AND step = 'conflict' ORDER BY id")?
+                .query_map([case], |row| Ok((MoveId(row.get(0)?), row.get(1)?)))?
+                .collect()
+        })
+    }
+
+    /// Remembers whether the message was on hold before PostTLS put it there; `None` when PostTLS did not after all.
+    /// Recorded before PostTLS does, so that a hold that nobody else made is always known as ours.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub fn remember_hold(&self, id: MoveId, held_before: Option<bool>) -> Result<(), StoreError> {
+        self.write("cannot record a hold", |tx| {
+            tx.execute(
+                "UPDATE moves SET held_before = ?2, changed_at = ?3 WHERE id = ?1",
+                params![id.0, held_before, now_ms()],
+            )?;
+            Ok(())
+        })
+    }
+
+    /// Forgets a copy that never appeared, so that the move starts over.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub fn start_over(&self, id: MoveId) -> Result<(), StoreError> {
+        self.write("cannot start a move over", |tx| {
+            tx.execute(
+                "UPDATE moves SET step = 'planned', copy_name = NULL, changed_at = ?2 WHERE id = ?1",
+                params![id.0, now_ms()],
+            )?;
+            tx.execute("UPDATE move_recipients SET outcome = NULL WHERE move_id = ?1", [id.0])?;
+            Ok(())
+        })
+    }
+
+    /// Records that a move has begun: the name that the copy is about to get (`None` when nothing is sent), and what
+    /// will come of each recipient. Committed before the copy appears and before the source changes.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub fn begin_move(
+        &self,
+        id: MoveId,
+        copy_name: Option<&str>,
+        outcomes: &[(i64, Outcome)],
+    ) -> Result<(), StoreError> {
+        self.write("cannot begin a move", |tx| {
+            tx.execute(
+                "UPDATE moves SET step = 'begun', copy_name = ?2, changed_at = ?3 WHERE id = ?1",
+                params![id.0, copy_name, now_ms()],
+            )?;
+            let mut update = tx.prepare_cached(
+                "UPDATE move_recipients SET outcome = ?3 WHERE move_id = ?1 AND recipient_id = ?2",
+            )?;
+            for (recipient, outcome) in outcomes {
+                update.execute(params![id.0, recipient, outcome])?;
+            }
+            Ok(())
+        })
+    }
+
+    /// Records that a step is on disk.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub fn advance(&self, id: MoveId, step: MoveStep) -> Result<(), StoreError> {
+        self.write("cannot journal a step", |tx| {
+            tx.execute(
+                "UPDATE moves SET step = ?2, changed_at = ?3 WHERE id = ?1",
+                params![id.0, step, now_ms()],
+            )?;
+            Ok(())
+        })
+    }
+
+    /// Ends a move: its recipients get their last state, and the case closes if nothing else is left.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub fn finish_move(&self, done: &Move, detail: &str) -> Result<(), StoreError> {
+        self.write("cannot finish a move", |tx| {
+            tx.execute("UPDATE moves SET step = 'done', changed_at = ?2 WHERE id = ?1", params![done.id.0, now_ms()])?;
+            for recipient in &done.recipients {
+                let outcome = recipient.outcome.unwrap_or(Outcome::AlreadyGone);
+                let state = match outcome {
+                    Outcome::Released => RecipientState::Released,
+                    Outcome::Deleted => RecipientState::Deleted,
+                    Outcome::AlreadyDelivered => RecipientState::Delivered,
+                    _ => RecipientState::Gone,
+                };
+                tx.execute("UPDATE recipients SET state = ?2 WHERE id = ?1", params![recipient.id, state])?;
+                tx.execute(
+                    "UPDATE move_recipients SET outcome = ?3 WHERE move_id = ?1 AND recipient_id = ?2",
+                    params![done.id.0, recipient.id, outcome],
+                )?;
+                record(tx, done.case, recipient.address.as_str(), state.as_str(), detail)?;
+            }
+            close_if_settled(tx, done.case)
+        })
+    }
+
+    /// Stops a move for an admin to look at: going on might lose or double a delivery.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub fn stop_move(&self, stopped: &Move, why: &str) -> Result<(), StoreError> {
+        self.write("cannot stop a move", |tx| {
+            tx.execute(
+                "UPDATE moves SET step = 'conflict', changed_at = ?2 WHERE id = ?1",
+                params![stopped.id.0, now_ms()],
+            )?;
+            record(tx, stopped.case, "", "conflict", why)
+        })
+    }
+}

@@ -1,0 +1,535 @@
+//! The configuration file: one TOML file, whose shipped example is also the embedded default.
+//!
+//! Every key of the example is known, every other one is an error with a suggestion and a line number. Reading is
+//! apart from meaning: this module knows names, types and ranges, and touches nothing that a key names.
+
+use std::fs;
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+use toml::{Table, Value};
+use url::Url;
+
+use crate::address::Address;
+use crate::case::Failure;
+
+/// The shipped example, with the default of every key.
+pub const DEFAULT_FILE: &str = include_str!("../postfix-conf/posttls.toml");
+
+/// Keys whose default can't be right for anyone.
+const REQUIRED: [(&str, &str); 3] = [
+    ("link", "base_url"),
+    ("notification", "from_address"),
+    ("notification", "admin_contact"),
+];
+
+/// The whole configuration, checked.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// The instance with mandatory TLS.
+    pub encrypt: Instance,
+    /// The instance with opportunistic TLS.
+    pub may: Instance,
+    /// The database.
+    pub store: Store,
+    /// Signed links.
+    pub link: Link,
+    /// The web child.
+    pub http: Http,
+    /// The mover.
+    pub mover: Mover,
+    /// The mail to the sender.
+    pub notification: Notification,
+    /// What may be offered.
+    pub offer: Offer,
+    /// Where the log goes.
+    pub log: Log,
+}
+
+/// A Postfix instance.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Instance {
+    /// Its configuration directory, as for `postfix -c`.
+    pub config_dir: PathBuf,
+}
+
+/// `[store]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Store {
+    /// The database file.
+    pub path: PathBuf,
+}
+
+/// `[link]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Link {
+    /// File of signing keys.
+    pub key_file: PathBuf,
+    /// What links begin with; its path does not end in a slash.
+    pub base_url: Url,
+    /// Days that a link outlives the message.
+    pub valid_days: u16,
+}
+
+/// `[http]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Http {
+    /// Address and port to listen on.
+    pub listen: SocketAddr,
+    /// User of the web child.
+    pub web_user: String,
+    /// Proxies whose `X-Forwarded-For` is believed.
+    pub trusted_proxies: Vec<IpAddr>,
+    /// Overriding page templates; empty for none.
+    pub template_dir: PathBuf,
+}
+
+/// `[mover]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Mover {
+    /// Directory of lock and control socket.
+    pub run_dir: PathBuf,
+    /// Seconds that a click waits for a delivery under way.
+    pub delivery_wait_seconds: u64,
+    /// Decisions carried out at the same time.
+    pub workers: usize,
+}
+
+/// `[notification]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Notification {
+    /// Display name of the From header.
+    pub from_name: String,
+    /// Address of the From header.
+    pub from_address: Address,
+    /// Template of the Subject header.
+    pub subject: String,
+    /// Whom senders ask.
+    pub admin_contact: String,
+    /// Submission server.
+    pub smtp_host: String,
+    /// Its port.
+    pub smtp_port: u16,
+    /// How the connection is secured.
+    pub smtp_tls: SmtpTls,
+    /// User name for AUTH; empty for none.
+    pub smtp_user: String,
+    /// Password for AUTH.
+    pub smtp_password: String,
+    /// Seconds until that server is taken for dead.
+    pub smtp_timeout_seconds: u64,
+    /// Overriding mail templates; empty for none.
+    pub template_dir: PathBuf,
+}
+
+/// How the connection to the submission server is secured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum SmtpTls {
+    /// Plain text.
+    None,
+    /// STARTTLS if the server offers it.
+    Opportunistic,
+    /// STARTTLS or nothing.
+    Required,
+    /// TLS from the first octet (RFC 8314).
+    Wrapper,
+}
+
+/// `[offer]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Offer {
+    /// Failures for which sending unencrypted is a choice.
+    pub failures: Vec<Failure>,
+}
+
+/// `[log]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Log {
+    /// `syslog`, `stderr` or an absolute path.
+    pub target: String,
+}
+
+/// What is wrong with a configuration file, and where.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file can't be read.
+    #[error(
+        "{path}: cannot read the configuration: {source}; name another file with --config, or run `posttls init`"
+    )]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The file's content is wrong.
+    #[error("{path}{}: {message}", line.map(|n| format!(":{n}")).unwrap_or_default())]
+    Wrong {
+        /// The file.
+        path: PathBuf,
+        /// The line, counted from one, where known.
+        line: Option<usize>,
+        /// What is wrong, and what would be right.
+        message: String,
+    },
+}
+
+impl Config {
+    /// Reads and checks the file at `path`.
+    ///
+    /// # Errors
+    /// When it can't be read, is no TOML, has a key that is unknown, missing, or out of range.
+    pub fn load(path: &Path) -> Result<Self, ConfigError> {
+        let text = fs::read_to_string(path).map_err(|source| ConfigError::Unreadable {
+            path: path.to_owned(),
+            source,
+        })?;
+        Self::parse(&text).map_err(|Problem { line, message }| ConfigError::Wrong {
+            path: path.to_owned(),
+            line,
+            message,
+        })
+    }
+
+    /// Checks the text of a configuration file.
+    fn parse(text: &str) -> Result<Self, Problem> {
+        let given: Table = text.parse().map_err(|error: toml::de::Error| Problem {
+            line: error.span().map(|span| line_at(text, span.start)),
+            message: error.message().to_owned(),
+        })?;
+        let defaults: Table = DEFAULT_FILE
+            .parse()
+            .map_err(|error: toml::de::Error| Problem::new(error.to_string()))?;
+        check_names(text, &given, &defaults)?;
+        for (section, key) in REQUIRED {
+            if given
+                .get(section)
+                .and_then(|table| table.get(key))
+                .is_none()
+            {
+                return Err(Problem::new(format!(
+                    "{section}.{key} is missing: it has no default that could be right for you"
+                )));
+            }
+        }
+        let mut merged = defaults.clone();
+        for (section, key, value) in entries(&given) {
+            set(&mut merged, section, key, value.clone());
+        }
+        let config: Self = merged
+            .try_into()
+            .map_err(|error: toml::de::Error| blame(text, &given, &defaults, error.message()))?;
+        config.check_ranges().map_err(|(key, message)| {
+            let line = key
+                .split_once('.')
+                .and_then(|(section, name)| line_of(text, section, name));
+            Problem {
+                line,
+                message: format!("{key}: {message}"),
+            }
+        })?;
+        Ok(config)
+    }
+
+    fn check_ranges(&self) -> Result<(), (&'static str, String)> {
+        let absolute = [
+            ("encrypt.config_dir", &self.encrypt.config_dir),
+            ("may.config_dir", &self.may.config_dir),
+            ("store.path", &self.store.path),
+            ("link.key_file", &self.link.key_file),
+            ("mover.run_dir", &self.mover.run_dir),
+        ];
+        for (key, path) in absolute {
+            if !path.is_absolute() {
+                return Err((key, format!("{path:?} must be an absolute path")));
+            }
+        }
+        for (key, path) in [
+            ("http.template_dir", &self.http.template_dir),
+            ("notification.template_dir", &self.notification.template_dir),
+        ] {
+            if !path.as_os_str().is_empty() && !path.is_absolute() {
+                return Err((key, format!("{path:?} must be an absolute path, or empty")));
+            }
+        }
+        if self.encrypt.config_dir == self.may.config_dir {
+            return Err((
+                "may.config_dir",
+                "must be another instance than encrypt.config_dir".to_owned(),
+            ));
+        }
+        let url = &self.link.base_url;
+        if !matches!(url.scheme(), "http" | "https")
+            || url.host().is_none()
+            || url.query().is_some()
+            || url.fragment().is_some()
+        {
+            return Err((
+                "link.base_url",
+                format!("{url} must be an http or https address without query"),
+            ));
+        }
+        if self.link.valid_days > 365 {
+            return Err(("link.valid_days", "must be from 0 to 365".to_owned()));
+        }
+        if self.mover.delivery_wait_seconds > 9 {
+            return Err((
+                "mover.delivery_wait_seconds",
+                "must be from 0 to 9".to_owned(),
+            ));
+        }
+        if !(1..=64).contains(&self.mover.workers) {
+            return Err(("mover.workers", "must be from 1 to 64".to_owned()));
+        }
+        if !(1..=120).contains(&self.notification.smtp_timeout_seconds) {
+            return Err((
+                "notification.smtp_timeout_seconds",
+                "must be from 1 to 120".to_owned(),
+            ));
+        }
+        if self.notification.smtp_port == 0 {
+            return Err((
+                "notification.smtp_port",
+                "must be from 1 to 65535".to_owned(),
+            ));
+        }
+        if let Some(kind) = self.offer.failures.iter().find(|kind| {
+            matches!(
+                kind,
+                Failure::LocalFault | Failure::RequireTls | Failure::NotTls
+            )
+        }) {
+            return Err((
+                "offer.failures",
+                format!("{kind} can't be offered to senders"),
+            ));
+        }
+        let target = &self.log.target;
+        if !(target == "syslog" || target == "stderr" || target.starts_with('/')) {
+            return Err((
+                "log.target",
+                format!("{target:?} must be \"syslog\", \"stderr\" or an absolute path"),
+            ));
+        }
+        Ok(())
+    }
+
+    /// The address of a case's page.
+    pub fn case_url(&self, token: &str) -> String {
+        format!(
+            "{}/c/{token}",
+            self.link.base_url.as_str().trim_end_matches('/')
+        )
+    }
+}
+
+/// An error within the text of a configuration file.
+#[derive(Debug, PartialEq, Eq)]
+struct Problem {
+    line: Option<usize>,
+    message: String,
+}
+
+impl Problem {
+    fn new(message: String) -> Self {
+        Self {
+            line: None,
+            message,
+        }
+    }
+}
+
+fn entries(table: &Table) -> impl Iterator<Item = (&str, &str, &Value)> {
+    table.iter().flat_map(|(section, body)| {
+        let body = body.as_table();
+        body.into_iter()
+            .flatten()
+            .map(move |(key, value)| (section.as_str(), key.as_str(), value))
+    })
+}
+
+fn set(table: &mut Table, section: &str, key: &str, value: Value) {
+    if let Some(body) = table.get_mut(section).and_then(Value::as_table_mut) {
+        body.insert(key.to_owned(), value);
+    }
+}
+
+fn check_names(text: &str, given: &Table, defaults: &Table) -> Result<(), Problem> {
+    for (section, body) in given {
+        let Some(known) = defaults.get(section).and_then(Value::as_table) else {
+            let line = text.lines().position(|line| {
+                line.trim_start()
+                    .trim_start_matches('[')
+                    .starts_with(section.as_str())
+            });
+            let message = format!(
+                "unknown section [{section}]{}",
+                suggestion(section, defaults.keys())
+            );
+            return Err(Problem {
+                line: line.map(|n| n + 1),
+                message,
+            });
+        };
+        let Some(body) = body.as_table() else {
+            return Err(Problem::new(format!(
+                "{section} is a section: write it as [{section}]"
+            )));
+        };
+        for key in body.keys() {
+            if !known.contains_key(key) {
+                let message = format!(
+                    "unknown key {key:?} in [{section}]{}",
+                    suggestion(key, known.keys())
+                );
+                return Err(Problem {
+                    line: line_of(text, section, key),
+                    message,
+                });
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Finds the key that makes a merged configuration fail, by trying each given key alone on top of the defaults:
+/// values in a table no longer know their line.
+fn blame(text: &str, given: &Table, defaults: &Table, message: &str) -> Problem {
+    for (section, key, value) in entries(given) {
+        let mut one = defaults.clone();
+        set(&mut one, section, key, value.clone());
+        if let Err(error) = one.try_into::<Config>() {
+            let message = format!("{section}.{key}: {}", error.message());
+            return Problem {
+                line: line_of(text, section, key),
+                message,
+            };
+        }
+    }
+    Problem::new(message.to_owned())
+}
+
+fn suggestion<'a>(word: &str, known: impl Iterator<Item = &'a String>) -> String {
+    let nearest = known
+        .map(|name| (strsim::jaro_winkler(word, name), name))
+        .max_by(|a, b| a.0.total_cmp(&b.0));
+    match nearest {
+        Some((likeness, name)) if likeness > 0.75 => format!("; did you mean {name:?}?"),
+        _ => "; the shipped posttls.toml has every key".to_owned(),
+    }
+}
+
+fn line_at(text: &str, offset: usize) -> usize {
+    text.get(..offset).unwrap_or(text).matches('\n').count() + 1
+}
+
+fn line_of(text: &str, section: &str, key: &str) -> Option<usize> {
+    let mut current = String::new();
+    for (number, line) in text.lines().enumerate() {
+        let line = line.trim();
+        if let Some(name) = line
+            .strip_prefix('[')
+            .and_then(|rest| rest.split(']').next())
+        {
+            name.trim().clone_into(&mut current);
+        } else if current == section
+            && line
+                .split('=')
+                .next()
+                .is_some_and(|name| name.trim().trim_matches('"') == key)
+        {
+            return Some(number + 1);
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MINIMAL: &str = "[link]\nbase_url = \"https://x.example\"\n[notification]\nfrom_address = \"a@x.example\"\nadmin_contact = \"b\"\n";
+
+    #[test]
+    fn the_shipped_example_is_a_whole_configuration() {
+        let config = Config::parse(DEFAULT_FILE).unwrap();
+        assert_eq!(config.case_url("T"), "https://posttls.example.org/c/T");
+    }
+
+    #[test]
+    fn what_is_left_out_keeps_its_default() {
+        let config = Config::parse(MINIMAL).unwrap();
+        assert_eq!(config.notification.smtp_port, 25);
+        assert_eq!(config.notification.from_address.as_str(), "a@x.example");
+    }
+
+    #[test]
+    fn errors_name_the_line_and_what_would_be_right() {
+        let cases = [
+            (
+                "[notification]\nsmtp_prot = 25\n",
+                Some(7),
+                "unknown key \"smtp_prot\" in [notification]; did you mean \"smtp_port\"?",
+            ),
+            (
+                "[sotre]\npath = \"/x\"\n",
+                Some(6),
+                "unknown section [sotre]; did you mean \"store\"?",
+            ),
+            (
+                "[http]\nlisten = \"nowhere\"\n",
+                Some(7),
+                "http.listen: invalid socket address syntax",
+            ),
+            ("[link]\nvalid_days = 366\n", None, "duplicate key"),
+            (
+                "[mover]\nworkers = 0\n",
+                Some(7),
+                "mover.workers: must be from 1 to 64",
+            ),
+            (
+                "[offer]\nfailures = [\"not-tls\"]\n",
+                Some(7),
+                "offer.failures: not-tls can't be offered to senders",
+            ),
+            (
+                "[store]\npath = \"relative\"\n",
+                Some(7),
+                "store.path: \"relative\" must be an absolute path",
+            ),
+            ("[log]\ntarget = \n", Some(7), ""),
+        ];
+        for (text, line, message) in cases {
+            let text = match text.strip_prefix("[notification]\n") {
+                Some(rest) => format!("{MINIMAL}\n{rest}"),
+                None => format!("{MINIMAL}{text}"),
+            };
+            let problem = Config::parse(&text).unwrap_err();
+            assert!(problem.message.contains(message), "{text}: {problem:?}");
+            if line.is_some() {
+                assert_eq!(problem.line, line, "{text}: {problem:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn required_keys_are_asked_for() {
+        assert!(
+            Config::parse("")
+                .unwrap_err()
+                .message
+                .contains("link.base_url is missing")
+        );
+    }
+}

@@ -1,0 +1,345 @@
+//! One Postfix instance: its settings, asked once, and the few commands that PostTLS runs on it.
+//!
+//! Programs and arguments are fixed; the only thing that varies is a [`QueueId`], which can't be mistaken for an option.
+
+use std::io;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::thread;
+use std::time::Duration;
+
+use super::QueueId;
+use super::user::{self, User, UserError};
+
+/// Where Postfix's own programs are looked for, whatever the caller's PATH says.
+pub const PROGRAM_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// A file that changes queues while it is looked for is missed at most this often in a row.
+const LOOKS: usize = 5;
+const LOOK_PAUSE: Duration = Duration::from_millis(10);
+
+/// A queue of Postfix in which PostTLS looks for messages.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Queue {
+    /// Waiting for the next try.
+    Deferred,
+    /// In the hands of the queue manager.
+    Active,
+    /// About to be taken by the queue manager.
+    Incoming,
+    /// Held until somebody releases it.
+    Hold,
+}
+
+impl Queue {
+    const ALL: [Self; 4] = [Self::Deferred, Self::Active, Self::Incoming, Self::Hold];
+
+    /// The name of its directory.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Deferred => "deferred",
+            Self::Active => "active",
+            Self::Incoming => "incoming",
+            Self::Hold => "hold",
+        }
+    }
+}
+
+/// A Postfix instance, as its `main.cf` describes it.
+#[derive(Debug, Clone)]
+pub struct Instance {
+    /// What `-c` takes.
+    pub config_dir: PathBuf,
+    /// Top of its queues.
+    pub queue_directory: PathBuf,
+    /// Who owns queue files.
+    pub mail_owner: User,
+    /// Octets of the largest message that it takes; 0 is no limit.
+    pub message_size_limit: u64,
+    command_directory: PathBuf,
+    hashed: Vec<String>,
+    hash_depth: usize,
+}
+
+/// Why a Postfix command did not do what it should.
+#[derive(Debug, thiserror::Error)]
+pub enum PostfixError {
+    /// The program can't be run.
+    #[error("cannot run {program}: {source}; is Postfix installed?")]
+    Run {
+        /// With its arguments.
+        program: String,
+        /// Why.
+        source: io::Error,
+    },
+    /// The program ran and failed.
+    #[error("{program} failed ({status}): {said}")]
+    Failed {
+        /// With its arguments.
+        program: String,
+        /// Exit status.
+        status: String,
+        /// Its standard error, on one line.
+        said: String,
+    },
+    /// A setting is not what it must be.
+    #[error("{config_dir}: {name} = {value:?}: {expected}")]
+    Setting {
+        /// The instance.
+        config_dir: PathBuf,
+        /// The parameter.
+        name: &'static str,
+        /// Its value.
+        value: String,
+        /// What it must be.
+        expected: &'static str,
+    },
+    /// The owner of the queues is unknown.
+    #[error(transparent)]
+    User(#[from] UserError),
+    /// A queue file did not go where it should have gone.
+    #[error(
+        "{queue_id}: {program} said that all is well, but the message is {found} instead of {wanted}"
+    )]
+    NotMoved {
+        /// The message.
+        queue_id: QueueId,
+        /// With its arguments.
+        program: String,
+        /// Where it is.
+        found: String,
+        /// Where it should be.
+        wanted: &'static str,
+    },
+}
+
+const SETTINGS: [&str; 6] = [
+    "queue_directory",
+    "mail_owner",
+    "command_directory",
+    "hash_queue_names",
+    "hash_queue_depth",
+    "message_size_limit",
+];
+
+impl Instance {
+    /// Asks `postconf` for the settings of the instance in `config_dir`.
+    ///
+    /// # Errors
+    /// When there is no such instance, or a setting makes no sense.
+    pub fn load(config_dir: &Path) -> Result<Self, PostfixError> {
+        let mut command = program("postconf", config_dir);
+        let output = run(command.arg("-h").args(SETTINGS))?;
+        let text = String::from_utf8_lossy(&output.stdout);
+        let mut values = text.lines().map(str::trim);
+        let mut next = |name: &'static str| {
+            values
+                .next()
+                .filter(|value| !value.is_empty())
+                .map(str::to_owned)
+                .ok_or_else(|| PostfixError::Setting {
+                    config_dir: config_dir.to_owned(),
+                    name,
+                    value: String::new(),
+                    expected: "must not be empty",
+                })
+        };
+        let queue_directory = PathBuf::from(next(SETTINGS[0])?);
+        let mail_owner = user::lookup(&next(SETTINGS[1])?)?;
+        let command_directory = PathBuf::from(next(SETTINGS[2])?);
+        // The only one of these that may be empty: no queue is hashed then.
+        let hashed = next(SETTINGS[3]).unwrap_or_default();
+        let hashed = hashed
+            .split([' ', ',', '\t'])
+            .filter(|name| !name.is_empty())
+            .map(str::to_owned)
+            .collect();
+        let number = |name, value: String| {
+            let expected = "must be a whole number";
+            value.parse::<u64>().map_err(|_| PostfixError::Setting {
+                config_dir: config_dir.to_owned(),
+                name,
+                value,
+                expected,
+            })
+        };
+        let hash_depth = number(SETTINGS[4], next(SETTINGS[4])?)?;
+        let message_size_limit = number(SETTINGS[5], next(SETTINGS[5])?)?;
+        Ok(Self {
+            config_dir: config_dir.to_owned(),
+            queue_directory,
+            mail_owner,
+            message_size_limit,
+            command_directory,
+            hashed,
+            hash_depth: usize::try_from(hash_depth).unwrap_or(usize::MAX),
+        })
+    }
+
+    /// The directory of `queue` that holds the message, after hashing (postconf(5), `hash_queue_names`).
+    pub fn directory(&self, queue: &str, id: &QueueId) -> PathBuf {
+        let mut path = self.queue_directory.join(queue);
+        if self.hashed.iter().any(|name| name == queue) {
+            path.extend(
+                id.hash_characters()
+                    .chars()
+                    .take(self.hash_depth)
+                    .map(String::from),
+            );
+        }
+        path
+    }
+
+    /// The path of the message's file in `queue`.
+    pub fn path(&self, queue: Queue, id: &QueueId) -> PathBuf {
+        self.directory(queue.as_str(), id).join(id.as_str())
+    }
+
+    /// Is the message in `queue`?
+    ///
+    /// # Errors
+    /// When the queue can't be read.
+    pub fn holds(&self, queue: Queue, id: &QueueId) -> io::Result<bool> {
+        match std::fs::symlink_metadata(self.path(queue, id)) {
+            Ok(metadata) => Ok(metadata.is_file() && metadata.uid() == self.mail_owner.uid),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The queue in which the message is. `None` only after several looks: between two of them it may change queues.
+    ///
+    /// # Errors
+    /// When a queue can't be read.
+    pub fn find(&self, id: &QueueId) -> io::Result<Option<Queue>> {
+        for look in 0..LOOKS {
+            if look > 0 {
+                thread::sleep(LOOK_PAUSE);
+            }
+            for queue in Queue::ALL {
+                if self.holds(queue, id)? {
+                    return Ok(Some(queue));
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    /// Puts the message on hold if it is in the deferred queue, and only then: `postsuper -h QUEUE_ID deferred`.
+    /// A message in the active queue is left alone, because the queue manager still has its recipients in memory.
+    /// Returns whether it is on hold now.
+    ///
+    /// # Errors
+    /// When `postsuper` fails.
+    pub fn hold_deferred(&self, id: &QueueId) -> Result<bool, PostfixError> {
+        self.postsuper(&["-h", id.as_str(), "deferred"])?;
+        self.holds(Queue::Hold, id)
+            .map_err(|source| PostfixError::Run {
+                program: "stat".to_owned(),
+                source,
+            })
+    }
+
+    /// Puts a held message back into the deferred queue: `postsuper -H`.
+    ///
+    /// # Errors
+    /// When `postsuper` fails, or the message stays where it was.
+    pub fn release_hold(&self, id: &QueueId) -> Result<(), PostfixError> {
+        self.leave_hold(&["-H", id.as_str()], id, "in the deferred queue")
+    }
+
+    /// Removes a held message: `postsuper -d QUEUE_ID hold`.
+    ///
+    /// # Errors
+    /// When `postsuper` fails, or the message stays where it was.
+    pub fn delete_held(&self, id: &QueueId) -> Result<(), PostfixError> {
+        self.leave_hold(&["-d", id.as_str(), "hold"], id, "removed")
+    }
+
+    /// Submits a held message anew under another queue ID: `postsuper -r QUEUE_ID hold`.
+    ///
+    /// # Errors
+    /// When `postsuper` fails, or the message stays where it was.
+    pub fn requeue_held(&self, id: &QueueId) -> Result<(), PostfixError> {
+        self.leave_hold(&["-r", id.as_str(), "hold"], id, "in the maildrop queue")
+    }
+
+    /// Tells pickup(8) to look at once instead of within its minute. Fails when the instance is stopped, and that is
+    /// no harm: pickup looks when it starts.
+    ///
+    /// # Errors
+    /// When `postkick` fails.
+    pub fn wake_pickup(&self) -> Result<(), PostfixError> {
+        run(self.command("postkick").args(["public", "pickup", "W"])).map(drop)
+    }
+
+    /// `postsuper` exits with 0 even when it found nothing to do, so what counts is where the file is.
+    fn leave_hold(
+        &self,
+        arguments: &[&str],
+        id: &QueueId,
+        wanted: &'static str,
+    ) -> Result<(), PostfixError> {
+        self.postsuper(arguments)?;
+        let program = format!("postsuper {}", arguments.join(" "));
+        match self.holds(Queue::Hold, id) {
+            Ok(false) => Ok(()),
+            Ok(true) => {
+                let found = "still on hold".to_owned();
+                Err(PostfixError::NotMoved {
+                    queue_id: id.clone(),
+                    program,
+                    found,
+                    wanted,
+                })
+            }
+            Err(source) => Err(PostfixError::Run {
+                program: "stat".to_owned(),
+                source,
+            }),
+        }
+    }
+
+    fn postsuper(&self, arguments: &[&str]) -> Result<(), PostfixError> {
+        run(self.command("postsuper").args(arguments)).map(drop)
+    }
+
+    fn command(&self, name: &str) -> Command {
+        let path = self.command_directory.join(name);
+        program(&path.to_string_lossy(), &self.config_dir)
+    }
+}
+
+fn program(name: &str, config_dir: &Path) -> Command {
+    let mut command = Command::new(name);
+    command
+        .env_clear()
+        .env("PATH", PROGRAM_PATH)
+        .env("LC_ALL", "C")
+        .arg("-c")
+        .arg(config_dir);
+    command
+}
+
+fn run(command: &mut Command) -> Result<Output, PostfixError> {
+    let program = std::iter::once(command.get_program())
+        .chain(command.get_args())
+        .map(|word| word.to_string_lossy())
+        .collect::<Vec<_>>()
+        .join(" ");
+    let output = match command.stdin(std::process::Stdio::null()).output() {
+        Ok(output) => output,
+        Err(source) => return Err(PostfixError::Run { program, source }),
+    };
+    if output.status.success() {
+        return Ok(output);
+    }
+    let said = crate::text::readable(&String::from_utf8_lossy(&output.stderr), 500);
+    Err(PostfixError::Failed {
+        program,
+        status: output.status.to_string(),
+        said,
+    })
+}
