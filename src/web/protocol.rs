@@ -141,6 +141,8 @@ pub struct RecipientView {
     pub state: RecipientState,
     /// May the sender choose now?
     pub open: bool,
+    /// Is sending unencrypted one of the choices? Deleting and keeping are whenever [`RecipientView::open`] is set.
+    pub may_send: bool,
     /// What the decision just submitted did for it; `None` when that decision did not name it.
     pub outcome: Option<Outcome>,
 }

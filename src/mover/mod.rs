@@ -1,0 +1,98 @@
+//! The privileged parent: verifies links, records decisions, and carries them out between the two instances' queues.
+//!
+//! The invariant that everything here serves: **while a step of a move is unfinished, every copy of the message is on
+//! hold.** Nothing in a hold queue is delivered, so wherever the mover is killed, the journal and the two hold queues
+//! tell what remains to be done, and no recipient can get the message twice or not at all.
+
+pub mod control;
+mod copy;
+mod daemon;
+mod desk;
+mod engine;
+mod source;
+mod supervise;
+
+use std::io;
+use std::path::PathBuf;
+
+use crate::case::MessageKey;
+use crate::case::store::StoreError;
+use crate::postfix::instance::PostfixError;
+use crate::postfix::queue_file::QueueFileError;
+use crate::postfix::{Queue, QueueId};
+
+pub use daemon::{DaemonError, run};
+pub use desk::Desk;
+pub use engine::{Engine, Progress};
+
+/// Why a move did not come to its end. Whatever it is, the decision is recorded and the move is tried again.
+#[derive(Debug, thiserror::Error)]
+pub enum MoveError {
+    /// The journal could not be read or written.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// A Postfix command failed.
+    #[error(transparent)]
+    Postfix(#[from] PostfixError),
+    /// A file could not be read or written.
+    #[error("{queue_id}: cannot {doing} {path}: {source}")]
+    File {
+        /// The message.
+        queue_id: QueueId,
+        /// What was being done.
+        doing: &'static str,
+        /// On which file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The queue file is not one that Postfix would deliver.
+    #[error("{queue_id}: {path} is not a queue file that can be moved: {why}; look at it with postcat")]
+    Unsafe {
+        /// The message.
+        queue_id: QueueId,
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        why: String,
+    },
+    /// The queue file is not understood.
+    #[error("{queue_id}: {path}: {source}; look at it with postcat")]
+    Damaged {
+        /// The message.
+        queue_id: QueueId,
+        /// The file.
+        path: PathBuf,
+        /// What is wrong, and where.
+        source: QueueFileError,
+    },
+    /// The may instance would not take a message of this size.
+    #[error("{queue_id}: the message has {size} octets, but {may} takes only {limit}: set message_size_limit = 0 there")]
+    TooLarge {
+        /// The message.
+        queue_id: QueueId,
+        /// Its size in octets.
+        size: u64,
+        /// `message_size_limit` of the may instance.
+        limit: u64,
+        /// Configuration directory of the may instance.
+        may: PathBuf,
+    },
+    /// The journal names a move that it does not have.
+    #[error("the journal has no move {0}")]
+    NoSuchMove(i64),
+}
+
+/// What the queue of the encrypt instance says of a message.
+enum Sighting {
+    /// It is there, in this queue.
+    Queued(Queue),
+    /// No message of this sender and arrival time is in the queue under this queue ID.
+    Gone,
+}
+
+/// A short name for a message in logs.
+fn shown(key: &MessageKey) -> String {
+    let sender = key.sender.as_ref().map(ToString::to_string).unwrap_or_default();
+    format!("{}: from=<{sender}>", key.queue_id)
+}

@@ -1,0 +1,137 @@
+//! The message in the encrypt instance: found, put on hold, locked, and checked to be the one that the case is about.
+
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::path::PathBuf;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::fs::{FlockOperation, OFlags, flock};
+
+use super::{MoveError, Sighting};
+use crate::address::Address;
+use crate::case::MessageKey;
+use crate::postfix::queue_file::{QueueFile, RecipientStatus};
+use crate::postfix::{Instance, Queue, QueueId};
+
+/// Between two looks at a message that a delivery is using.
+const PAUSE: Duration = Duration::from_millis(20);
+
+/// An open queue file, understood, and proved to be the message that was meant.
+pub struct Source {
+    /// Open for reading, or for reading and writing under an exclusive lock.
+    pub file: File,
+    /// Where it was opened.
+    pub path: PathBuf,
+    /// What it says.
+    pub content: QueueFile,
+}
+
+impl Source {
+    /// Offsets of the records of `address` that wait for delivery, and whether there are others that are done.
+    pub fn records_of(&self, address: &Address) -> (Vec<u64>, bool) {
+        let mut pending = Vec::new();
+        let mut done = false;
+        for recipient in self.content.recipients.iter().filter(|recipient| recipient.is(address)) {
+            match recipient.status {
+                RecipientStatus::Pending => pending.push(recipient.offset),
+                RecipientStatus::Done => done = true,
+            }
+        }
+        (pending, done)
+    }
+
+    /// Offsets of all records that wait for delivery.
+    pub fn pending(&self) -> Vec<u64> {
+        let recipients = self.content.recipients.iter();
+        recipients.filter(|recipient| recipient.status == RecipientStatus::Pending).map(|recipient| recipient.offset).collect()
+    }
+}
+
+/// Opens the queue file of `id` in `queue` and reads it. `None` when it is not there.
+///
+/// It must be what Postfix itself would deliver (mail_open_ok(3) in Postfix's source): a regular file with one link,
+/// owned by `mail_owner`. A symbolic link is never followed.
+pub fn open(instance: &Instance, queue: Queue, id: &QueueId, writable: bool) -> Result<Option<Source>, MoveError> {
+    let path = instance.path(queue, id);
+    let fault = |doing, source| MoveError::File { queue_id: id.clone(), doing, path: path.clone(), source };
+    let flags = i32::try_from(OFlags::NOFOLLOW.bits()).unwrap_or_default();
+    let file = match OpenOptions::new().read(true).write(writable).custom_flags(flags).open(&path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(fault("open", error)),
+    };
+    let metadata = file.metadata().map_err(|error| fault("examine", error))?;
+    let suspicion = if !metadata.is_file() {
+        Some("it is no regular file".to_owned())
+    } else if metadata.uid() != instance.mail_owner.uid {
+        Some(format!("it belongs to user {} instead of {}", metadata.uid(), instance.mail_owner.name))
+    } else if metadata.nlink() > 1 {
+        Some(format!("it has {} links", metadata.nlink()))
+    } else {
+        None
+    };
+    if let Some(why) = suspicion {
+        return Err(MoveError::Unsafe { queue_id: id.clone(), path, why });
+    }
+    let content =
+        QueueFile::read(&file).map_err(|source| MoveError::Damaged { queue_id: id.clone(), path: path.clone(), source })?;
+    Ok(Some(Source { file, path, content }))
+}
+
+/// Where the message is. A file with the same queue ID but another sender or arrival time is another message.
+pub fn sight(instance: &Instance, key: &MessageKey) -> Result<(Sighting, Option<Source>), MoveError> {
+    let id = &key.queue_id;
+    loop {
+        let found = instance.find(id).map_err(|source| MoveError::File {
+            queue_id: id.clone(),
+            doing: "look for",
+            path: instance.queue_directory.clone(),
+            source,
+        })?;
+        let Some(queue) = found else { return Ok((Sighting::Gone, None)) };
+        // The file may change queues between the look and the opening: look again then.
+        if let Some(source) = open(instance, queue, id, false)? {
+            let same = source.content.is_message(key);
+            return Ok(if same { (Sighting::Queued(queue), Some(source)) } else { (Sighting::Gone, None) });
+        }
+    }
+}
+
+/// Opens the held file and waits until no delivery uses it any more. A delivery agent keeps a shared lock from the
+/// moment it takes the message until it has marked its recipients, so whoever holds the exclusive lock sees every mark.
+/// `None` when a delivery is still under way at `deadline`, or the file is not on hold.
+pub fn lock_held(instance: &Instance, key: &MessageKey, deadline: Instant) -> Result<Option<Source>, MoveError> {
+    let id = &key.queue_id;
+    loop {
+        let Some(first) = open(instance, Queue::Hold, id, true)? else { return Ok(None) };
+        match flock(&first.file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => {
+                // Read again: what was read before the lock may lack the last mark.
+                let content = QueueFile::read(&first.file).map_err(|source| MoveError::Damaged {
+                    queue_id: id.clone(),
+                    path: first.path.clone(),
+                    source,
+                })?;
+                return Ok(Some(Source { content, ..first }));
+            }
+            Err(rustix::io::Errno::WOULDBLOCK) if Instant::now() < deadline => thread::sleep(PAUSE),
+            Err(rustix::io::Errno::WOULDBLOCK) => return Ok(None),
+            Err(error) => {
+                let path = first.path;
+                return Err(MoveError::File { queue_id: id.clone(), doing: "lock", path, source: error.into() });
+            }
+        }
+    }
+}
+
+/// Waits a moment, unless `deadline` has come.
+pub fn pause(deadline: Instant) -> bool {
+    let now = Instant::now();
+    if now >= deadline {
+        return false;
+    }
+    thread::sleep(PAUSE.min(deadline - now));
+    true
+}
