@@ -3,6 +3,7 @@
 
 pub mod address;
 pub mod case;
+pub mod notice;
 pub mod postfix;
 pub mod text;
 pub mod web;
