@@ -7,6 +7,7 @@
 
 use super::Diagnostic;
 use crate::case::Failure;
+use crate::postfix::Deferral;
 
 /// The kind of a diagnostic in Postfix's own words, whatever `mail_name` the admin chose ([`super::parse`] maps it).
 pub const POSTFIX: &str = "X-Postfix";
@@ -106,6 +107,16 @@ pub fn classify_with_reason(
         .filter(|failure| !servers_words || *failure == Failure::Refused)
         .or(prose)
         .unwrap_or(Failure::NotTls)
+}
+
+/// As [`classify_with_reason`], of a record of the defer log.
+pub fn classify_deferral(deferral: &Deferral) -> Failure {
+    let (kind, text) = deferral
+        .diagnostic
+        .clone()
+        .unwrap_or_else(|| (POSTFIX.to_owned(), deferral.reason.clone()));
+    let diagnostic = Diagnostic { kind, text };
+    classify_with_reason(&deferral.status, Some(&diagnostic), Some(&deferral.reason))
 }
 
 fn by_prose(reason: &str) -> Option<Failure> {
@@ -259,6 +270,21 @@ mod tests {
         assert_eq!(
             classify_with_reason("4.7.0", Some(&servers), Some(&reason)),
             Failure::Refused
+        );
+    }
+
+    #[test]
+    fn the_defer_log_is_judged_alike() {
+        let log = b"recipient=a@b\nstatus=4.7.0\ndiag_type=smtp\ndiag_text=454 no\n\
+            reason=TLS is required, but host mx[192.0.2.1] refused to start TLS: 454 no\n\n\
+            recipient=a@b\nstatus=4.7.5\nreason=Cannot start TLS: handshake failure\n\n\
+            recipient=a@b\nstatus=4.7.803\ndiag_type=smtp\ndiag_text=x\nreason=host mx said: x\n\n";
+        let failures: Vec<_> = crate::postfix::deferrals(log)
+            .map(|deferral| classify_deferral(&deferral))
+            .collect();
+        assert_eq!(
+            failures,
+            [Failure::Refused, Failure::HandshakeFailed, Failure::NotTls]
         );
     }
 

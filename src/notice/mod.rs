@@ -9,7 +9,7 @@ pub mod origin;
 mod parse;
 mod report;
 
-pub use classify::{POSTFIX, classify, classify_with_reason};
+pub use classify::{POSTFIX, classify, classify_deferral, classify_with_reason};
 pub use origin::{Delivery, Forged, check};
 pub use parse::{Notice, NoticeError, Original, parse};
 pub use report::{Diagnostic, NoticeRecipient, RecipientError, Skipped};

@@ -1,5 +1,14 @@
 //! Everything that knows Postfix.
 
+mod defer_log;
+mod envelope;
+mod mark;
+mod queue_file;
 mod queue_id;
+mod record;
 
+pub use defer_log::{Deferral, deferrals};
+pub use mark::{MarkError, mark_done};
+pub use queue_file::{QueueFile, QueueFileError, Recipient, RecipientState, Size};
 pub use queue_id::{BadQueueId, QueueId};
+pub use record::{Record, RecordError, RecordReader};
