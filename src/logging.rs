@@ -29,13 +29,23 @@ pub fn start(program: &'static str, target: &str) {
         "stderr" => (Sink::Stderr, None),
         "syslog" => {
             let pid = std::process::id();
-            let formatter = Formatter3164 { facility: Facility::LOG_MAIL, hostname: None, process: program.to_owned(), pid };
+            let formatter = Formatter3164 {
+                facility: Facility::LOG_MAIL,
+                hostname: None,
+                process: program.to_owned(),
+                pid,
+            };
             match syslog::unix(formatter) {
                 Ok(logger) => (Sink::Syslog(Mutex::new(logger)), None),
                 Err(error) => (Sink::Stderr, Some(error.to_string())),
             }
         }
-        path => match OpenOptions::new().append(true).create(true).mode(0o640).open(path) {
+        path => match OpenOptions::new()
+            .append(true)
+            .create(true)
+            .mode(0o640)
+            .open(path)
+        {
             Ok(file) => (Sink::File(Mutex::new(file)), None),
             Err(error) => (Sink::Stderr, Some(error.to_string())),
         },

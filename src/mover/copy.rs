@@ -10,7 +10,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use rustix::fs::{AtFlags, CWD, OFlags, linkat};
 
 use super::source::Source;
-use crate::postfix::queue_file::mark_done;
+use crate::postfix::mark_done;
 use crate::postfix::{Instance, Queue, QueueId};
 
 /// The mode that tells Postfix that a queue file is complete (mail_queue.h, `MAIL_QUEUE_STAT_READY`).
@@ -28,10 +28,19 @@ pub struct Copy {
 pub fn make(may: &Instance, source: &mut Source, keep: &[u64]) -> io::Result<Copy> {
     let hold = may.queue_directory.join(Queue::Hold.as_str());
     let flags = i32::try_from(OFlags::TMPFILE.bits()).map_err(io::Error::other)?;
-    let mut file = OpenOptions::new().read(true).write(true).custom_flags(flags).mode(0o600).open(&hold)?;
+    let mut file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .custom_flags(flags)
+        .mode(0o600)
+        .open(&hold)?;
     source.file.rewind()?;
     io::copy(&mut source.file, &mut file)?;
-    let others: Vec<u64> = source.pending().into_iter().filter(|offset| !keep.contains(offset)).collect();
+    let others: Vec<u64> = source
+        .pending()
+        .into_iter()
+        .filter(|offset| !keep.contains(offset))
+        .collect();
     mark_done(&file, &others).map_err(io::Error::other)?;
     fchown(&file, Some(may.mail_owner.uid), Some(may.mail_owner.gid))?;
     file.set_permissions(Permissions::from_mode(READY))?;
@@ -55,8 +64,13 @@ pub fn publish(may: &Instance, copy: &Copy) -> io::Result<()> {
 /// The short queue ID that Postfix itself would give to this file: microseconds of a time and the inode number
 /// (mail_queue.h, `MQID_SH_FORMAT`). As the inode is its own, no other file of this file system has the name.
 fn name_of(file: &File) -> io::Result<QueueId> {
-    let microseconds = SystemTime::now().duration_since(UNIX_EPOCH).map_err(io::Error::other)?.subsec_micros();
-    format!("{microseconds:05X}{:X}", file.metadata()?.ino()).parse().map_err(io::Error::other)
+    let microseconds = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_err(io::Error::other)?
+        .subsec_micros();
+    format!("{microseconds:05X}{:X}", file.metadata()?.ino())
+        .parse()
+        .map_err(io::Error::other)
 }
 
 /// Postfix makes the hash directories of a queue only when it needs them.
@@ -74,7 +88,11 @@ fn make_hash_directory(may: &Instance, directory: &Path) -> io::Result<()> {
         match fs::create_dir(path) {
             Ok(()) => {
                 fs::set_permissions(path, Permissions::from_mode(0o700))?;
-                std::os::unix::fs::lchown(path, Some(may.mail_owner.uid), Some(may.mail_owner.gid))?;
+                std::os::unix::fs::lchown(
+                    path,
+                    Some(may.mail_owner.uid),
+                    Some(may.mail_owner.gid),
+                )?;
             }
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
             Err(error) => return Err(error),

@@ -47,22 +47,38 @@ impl Desk {
     /// A desk that waits at most `wait` for a delivery under way before it says that a decision will be carried out
     /// later.
     pub fn new(store: Arc<Store>, engine: Arc<Engine>, keys: Keys, wait: Duration) -> Self {
-        Self { store, engine, keys, wait }
+        Self {
+            store,
+            engine,
+            keys,
+            wait,
+        }
     }
 
     /// Answers one question of the web child. Never fails: what goes wrong is logged, and the child hears "busy".
     pub fn answer(&self, question: Question) -> Answer {
         let result = match question {
             Question::Ready => Ok(Answer::Healthy),
-            Question::Health => self.store.unfinished_moves().map(|_| Answer::Healthy).map_err(DeskError::from),
+            Question::Health => self
+                .store
+                .unfinished_moves()
+                .map(|_| Answer::Healthy)
+                .map_err(DeskError::from),
             Question::Show { token } => self.with_case(&token, |case| self.show(case)),
-            Question::Decide { token, decision, client } => {
-                self.with_case(&token, |case| self.decide_view(case, &decision, &client))
-            }
+            Question::Decide {
+                token,
+                decision,
+                client,
+            } => self.with_case(&token, |case| self.decide_view(case, &decision, &client)),
         };
         match result {
             Ok(answer) => answer,
-            Err(DeskError::Stranger(who)) => Answer::Refused { why: format!("This message has no recipient {} to decide about.", text::shown(&who)) },
+            Err(DeskError::Stranger(who)) => Answer::Refused {
+                why: format!(
+                    "This message has no recipient {} to decide about.",
+                    text::shown(&who)
+                ),
+            },
             Err(error @ DeskError::Store(_)) => {
                 error!("{error}");
                 Answer::Busy
@@ -70,7 +86,11 @@ impl Desk {
         }
     }
 
-    fn with_case(&self, token: &str, body: impl FnOnce(Case) -> Result<Answer, DeskError>) -> Result<Answer, DeskError> {
+    fn with_case(
+        &self,
+        token: &str,
+        body: impl FnOnce(Case) -> Result<Answer, DeskError>,
+    ) -> Result<Answer, DeskError> {
         let id = match self.keys.verify(token, Timestamp::now().as_second()) {
             Ok(id) => id,
             Err(LinkError::Expired(_)) => return Ok(Answer::Expired),
@@ -87,11 +107,21 @@ impl Desk {
 
     fn show(&self, case: Case) -> Result<Answer, DeskError> {
         self.look(&case)?;
-        let recipients = self.store.recipients(case.id)?.into_iter().map(|recipient| (recipient, None)).collect();
+        let recipients = self
+            .store
+            .recipients(case.id)?
+            .into_iter()
+            .map(|recipient| (recipient, None))
+            .collect();
         Ok(Answer::Case(Box::new(view(&Decided { case, recipients }))))
     }
 
-    fn decide_view(&self, case: Case, decision: &Decision, client: &str) -> Result<Answer, DeskError> {
+    fn decide_view(
+        &self,
+        case: Case,
+        decision: &Decision,
+        client: &str,
+    ) -> Result<Answer, DeskError> {
         let recipients = self.store.recipients(case.id)?;
         let choices = choices(decision, &recipients)?;
         let decided = self.decide(case, &choices, Actor::Link, client)?;
@@ -102,18 +132,32 @@ impl Desk {
     ///
     /// # Errors
     /// When the store fails; nothing was recorded then.
-    pub fn decide(&self, case: Case, choices: &[(i64, Action)], actor: Actor, client: &str) -> Result<Decided, DeskError> {
+    pub fn decide(
+        &self,
+        case: Case,
+        choices: &[(i64, Action)],
+        actor: Actor,
+        client: &str,
+    ) -> Result<Decided, DeskError> {
         self.look(&case)?;
         let decided = self.store.decide(case.id, choices, actor, client)?;
         let mut outcomes = decided.outcomes;
         if let Some(id) = decided.planned {
             for (recipient, action) in choices {
-                info!("{}: recipient {recipient}, {action} decided by {actor}, client={client}", case.key.queue_id);
+                info!(
+                    "{}: recipient {recipient}, {action} decided by {actor}, client={client}",
+                    case.key.queue_id
+                );
             }
-            match self.engine.carry_out(id, case.id, Instant::now() + self.wait) {
+            match self
+                .engine
+                .carry_out(id, case.id, Instant::now() + self.wait)
+            {
                 Ok(Progress::Ended) => {}
                 Ok(Progress::Later(why)) => info!("{}, status=waiting: {why}", shown(&case.key)),
-                Err(error) => error!("{error}; the decision is recorded and will be carried out later"),
+                Err(error) => {
+                    error!("{error}; the decision is recorded and will be carried out later")
+                }
             }
             if let Some(journal) = self.store.load_move(id)?
                 && journal.step == crate::case::MoveStep::Done
@@ -127,11 +171,21 @@ impl Desk {
             }
         }
         let case = self.store.case(case.id)?.unwrap_or(case);
-        let recipients = self.store.recipients(case.id)?.into_iter().map(|recipient| {
-            let outcome = outcomes.iter().find(|(id, _)| *id == recipient.id).map(|(_, outcome)| *outcome);
-            (recipient, outcome)
-        });
-        Ok(Decided { recipients: recipients.collect(), case })
+        let recipients = self
+            .store
+            .recipients(case.id)?
+            .into_iter()
+            .map(|recipient| {
+                let outcome = outcomes
+                    .iter()
+                    .find(|(id, _)| *id == recipient.id)
+                    .map(|(_, outcome)| *outcome);
+                (recipient, outcome)
+            });
+        Ok(Decided {
+            recipients: recipients.collect(),
+            case,
+        })
     }
 
     /// Looks whether the recipients that still wait for a decision are still in the queue, and records what it sees.
@@ -140,53 +194,85 @@ impl Desk {
         if case.state == CaseState::Closed {
             return Ok(());
         }
-        let open: Vec<Recipient> =
-            self.store.recipients(case.id)?.into_iter().filter(|recipient| recipient.state.is_open()).collect();
+        let open: Vec<Recipient> = self
+            .store
+            .recipients(case.id)?
+            .into_iter()
+            .filter(|recipient| recipient.state.is_open())
+            .collect();
         if open.is_empty() {
             return Ok(());
         }
         let seen = match source::sight(self.engine.encrypt(), &case.key) {
-            Ok((Sighting::Gone, _)) => open.iter().map(|recipient| (recipient.id, RecipientState::Gone)).collect(),
-            Ok((Sighting::Queued(_), source)) => source.map_or_else(Vec::new, |source| settled(&source, &open)),
+            Ok((Sighting::Gone, _)) => open
+                .iter()
+                .map(|recipient| (recipient.id, RecipientState::Gone))
+                .collect(),
+            Ok((Sighting::Queued(_), source)) => {
+                source.map_or_else(Vec::new, |source| settled(&source, &open))
+            }
             Err(error) => {
                 warn!("{error}");
                 Vec::new()
             }
         };
-        if seen.is_empty() { Ok(()) } else { self.store.settle(case.id, &seen) }
+        if seen.is_empty() {
+            Ok(())
+        } else {
+            self.store.settle(case.id, &seen)
+        }
     }
 
     /// Tries a move again, in the background: waits for nothing.
     ///
     /// # Errors
     /// As [`Engine::carry_out`].
-    pub fn retry(&self, id: crate::case::store::MoveId, case: CaseId) -> Result<Progress, MoveError> {
+    pub fn retry(
+        &self,
+        id: crate::case::store::MoveId,
+        case: CaseId,
+    ) -> Result<Progress, MoveError> {
         self.engine.carry_out(id, case, Instant::now())
     }
 }
 
 /// Those of `open` for which the queue file says that they no longer wait.
 fn settled(source: &source::Source, open: &[Recipient]) -> Vec<(i64, RecipientState)> {
-    let judged = open.iter().filter_map(|recipient| match source.records_of(&recipient.address) {
-        (pending, _) if !pending.is_empty() => None,
-        (_, true) => Some((recipient.id, RecipientState::Delivered)),
-        _ => Some((recipient.id, RecipientState::Gone)),
-    });
+    let judged = open
+        .iter()
+        .filter_map(|recipient| match source.records_of(&recipient.address) {
+            (pending, _) if !pending.is_empty() => None,
+            (_, true) => Some((recipient.id, RecipientState::Delivered)),
+            _ => Some((recipient.id, RecipientState::Gone)),
+        });
     judged.collect()
 }
 
 /// Turns a form into choices for recipients of this case.
 fn choices(decision: &Decision, recipients: &[Recipient]) -> Result<Vec<(i64, Action)>, DeskError> {
     match decision {
-        Decision::Same { action, recipients: named } if named.is_empty() => {
+        Decision::Same {
+            action,
+            recipients: named,
+        } if named.is_empty() => {
             // "All that are open" can't mean "send" for one that must not go unencrypted.
-            let open = recipients.iter().filter(|recipient| recipient.state.is_open());
-            Ok(open.filter(|recipient| *action != Action::Send || recipient.may_send).map(|r| (r.id, *action)).collect())
+            let open = recipients
+                .iter()
+                .filter(|recipient| recipient.state.is_open());
+            Ok(open
+                .filter(|recipient| *action != Action::Send || recipient.may_send)
+                .map(|r| (r.id, *action))
+                .collect())
         }
-        Decision::Same { action, recipients: named } => {
+        Decision::Same {
+            action,
+            recipients: named,
+        } => {
             let mut chosen = Vec::new();
             for name in named {
-                let found = recipients.iter().find(|recipient| recipient.address.as_str() == name);
+                let found = recipients
+                    .iter()
+                    .find(|recipient| recipient.address.as_str() == name);
                 let id = found.ok_or_else(|| DeskError::Stranger(name.clone()))?.id;
                 if !chosen.contains(&(id, *action)) {
                     chosen.push((id, *action));
@@ -197,8 +283,12 @@ fn choices(decision: &Decision, recipients: &[Recipient]) -> Result<Vec<(i64, Ac
         Decision::Each { choices } => {
             let mut chosen: Vec<(i64, Action)> = Vec::new();
             for (number, action) in choices {
-                let found = recipients.iter().find(|recipient| recipient.number == *number);
-                let id = found.ok_or_else(|| DeskError::Stranger(format!("number {number}")))?.id;
+                let found = recipients
+                    .iter()
+                    .find(|recipient| recipient.number == *number);
+                let id = found
+                    .ok_or_else(|| DeskError::Stranger(format!("number {number}")))?
+                    .id;
                 if !chosen.iter().any(|(known, _)| *known == id) {
                     chosen.push((id, *action));
                 }
@@ -210,27 +300,41 @@ fn choices(decision: &Decision, recipients: &[Recipient]) -> Result<Vec<(i64, Ac
 
 /// A moment as people read it, in the time zone of this system.
 pub fn readable_time(seconds: i64) -> String {
-    let Ok(timestamp) = Timestamp::from_second(seconds) else { return String::new() };
-    timestamp.to_zoned(TimeZone::system()).strftime("%A, %-d %B %Y, %H:%M (%Z)").to_string()
+    let Ok(timestamp) = Timestamp::from_second(seconds) else {
+        return String::new();
+    };
+    timestamp
+        .to_zoned(TimeZone::system())
+        .strftime("%A, %-d %B %Y, %H:%M (%Z)")
+        .to_string()
 }
 
 fn view(decided: &Decided) -> CaseView {
     let case = &decided.case;
     CaseView {
         queue_id: case.key.queue_id.to_string(),
-        sender: case.key.sender.as_ref().map(|sender| sender.as_str().to_owned()).unwrap_or_default(),
+        sender: case
+            .key
+            .sender
+            .as_ref()
+            .map(|sender| sender.as_str().to_owned())
+            .unwrap_or_default(),
         subject: case.subject.clone(),
         arrived: readable_time(case.key.arrival),
         retry_until: case.retry_until.map(readable_time).unwrap_or_default(),
-        recipients: decided.recipients.iter().map(|(recipient, outcome)| RecipientView {
-            number: recipient.number,
-            address: recipient.address.as_str().to_owned(),
-            failure: recipient.failure,
-            detail: recipient.detail.clone(),
-            state: recipient.state,
-            open: recipient.state.is_open(),
-            may_send: recipient.may_send,
-            outcome: *outcome,
-        }).collect(),
+        recipients: decided
+            .recipients
+            .iter()
+            .map(|(recipient, outcome)| RecipientView {
+                number: recipient.number,
+                address: recipient.address.as_str().to_owned(),
+                failure: recipient.failure,
+                detail: recipient.detail.clone(),
+                state: recipient.state,
+                open: recipient.state.is_open(),
+                may_send: recipient.may_send,
+                outcome: *outcome,
+            })
+            .collect(),
     }
 }

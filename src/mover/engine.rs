@@ -22,7 +22,7 @@ use super::source::{self, Source};
 use super::{MoveError, Sighting, copy, shown};
 use crate::case::store::{Move, MoveId, Store};
 use crate::case::{Action, CaseId, MessageKey, MoveStep, Outcome};
-use crate::postfix::queue_file::mark_done;
+use crate::postfix::mark_done;
 use crate::postfix::{Instance, Queue, QueueId};
 
 /// How far one try of a move has come.
@@ -51,7 +51,11 @@ struct Turn<'a> {
 
 impl Drop for Turn<'_> {
     fn drop(&mut self) {
-        self.engine.busy.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.case);
+        self.engine
+            .busy
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(&self.case);
         self.engine.freed.notify_all();
     }
 }
@@ -59,7 +63,13 @@ impl Drop for Turn<'_> {
 impl Engine {
     /// An engine between these two instances.
     pub fn new(store: Arc<Store>, encrypt: Instance, may: Instance) -> Self {
-        Self { store, encrypt, may, busy: Mutex::default(), freed: Condvar::new() }
+        Self {
+            store,
+            encrypt,
+            may,
+            busy: Mutex::default(),
+            freed: Condvar::new(),
+        }
     }
 
     /// The instance with mandatory TLS.
@@ -74,7 +84,11 @@ impl Engine {
             if left == Duration::ZERO {
                 return None;
             }
-            busy = self.freed.wait_timeout(busy, left).unwrap_or_else(PoisonError::into_inner).0;
+            busy = self
+                .freed
+                .wait_timeout(busy, left)
+                .unwrap_or_else(PoisonError::into_inner)
+                .0;
         }
         Some(Turn { engine: self, case })
     }
@@ -83,13 +97,27 @@ impl Engine {
     ///
     /// # Errors
     /// When a step fails; the journal then says how far the move has come.
-    pub fn carry_out(&self, id: MoveId, case: CaseId, deadline: Instant) -> Result<Progress, MoveError> {
+    pub fn carry_out(
+        &self,
+        id: MoveId,
+        case: CaseId,
+        deadline: Instant,
+    ) -> Result<Progress, MoveError> {
         let Some(_turn) = self.turn(case, deadline) else {
-            return Ok(Progress::Later("another decision on the same message is being carried out"));
+            return Ok(Progress::Later(
+                "another decision on the same message is being carried out",
+            ));
         };
-        let key = self.store.case(case)?.ok_or(MoveError::NoSuchMove(id.0))?.key;
+        let key = self
+            .store
+            .case(case)?
+            .ok_or(MoveError::NoSuchMove(id.0))?
+            .key;
         loop {
-            let journal = self.store.load_move(id)?.ok_or(MoveError::NoSuchMove(id.0))?;
+            let journal = self
+                .store
+                .load_move(id)?
+                .ok_or(MoveError::NoSuchMove(id.0))?;
             let waits = match journal.step {
                 MoveStep::Planned => self.begin(&journal, &key, deadline)?,
                 MoveStep::Begun => self.resume(&journal, &key, deadline)?,
@@ -104,7 +132,12 @@ impl Engine {
     }
 
     /// Planned: puts the message on hold and makes the copy, or finds that nothing is left to do.
-    fn begin(&self, journal: &Move, key: &MessageKey, deadline: Instant) -> Result<Option<&'static str>, MoveError> {
+    fn begin(
+        &self,
+        journal: &Move,
+        key: &MessageKey,
+        deadline: Instant,
+    ) -> Result<Option<&'static str>, MoveError> {
         if let Some(reason) = self.hold(journal, key, deadline)? {
             return Ok(Some(reason));
         }
@@ -114,15 +147,26 @@ impl Engine {
                 Sighting::Queued(_) => Ok(Some("a delivery of the message is under way")),
             };
         };
-        if !source.content.is_message(key) {
+        if !source.is_message(key) {
             return self.leave_undone(journal);
         }
-        let outcomes: Vec<(i64, Outcome)> =
-            journal.recipients.iter().map(|recipient| (recipient.id, outcome_of(&source, recipient))).collect();
+        let outcomes: Vec<(i64, Outcome)> = journal
+            .recipients
+            .iter()
+            .map(|recipient| (recipient.id, outcome_of(&source, recipient)))
+            .collect();
         let sent = offsets_of(&source, journal, &outcomes, Outcome::Released);
-        let copy = if sent.is_empty() { None } else { Some(self.copy(key, &mut source, &sent)?) };
+        let copy = if sent.is_empty() {
+            None
+        } else {
+            Some(self.copy(key, &mut source, &sent)?)
+        };
         fail_point!("move::copied");
-        self.store.begin_move(journal.id, copy.as_ref().map(|copy| copy.name.as_str()), &outcomes)?;
+        self.store.begin_move(
+            journal.id,
+            copy.as_ref().map(|copy| copy.name.as_str()),
+            &outcomes,
+        )?;
         fail_point!("move::begun");
         if let Some(copy) = &copy {
             copy::publish(&self.may, copy).map_err(|source| MoveError::File {
@@ -133,12 +177,22 @@ impl Engine {
             })?;
         }
         fail_point!("move::published");
-        self.mark(journal.id, key, &source, &offsets_of_marked(&source, journal, &outcomes))?;
+        self.mark(
+            journal.id,
+            key,
+            &source,
+            &offsets_of_marked(&source, journal, &outcomes),
+        )?;
         Ok(None)
     }
 
     /// Puts the message on hold, remembering whether it was before. `Some` when it has to wait.
-    fn hold(&self, journal: &Move, key: &MessageKey, deadline: Instant) -> Result<Option<&'static str>, MoveError> {
+    fn hold(
+        &self,
+        journal: &Move,
+        key: &MessageKey,
+        deadline: Instant,
+    ) -> Result<Option<&'static str>, MoveError> {
         let id = &key.queue_id;
         loop {
             match source::sight(&self.encrypt, key)?.0 {
@@ -146,7 +200,11 @@ impl Engine {
                 Sighting::Gone => return Ok(None),
                 Sighting::Queued(Queue::Hold) => {
                     // A hold that the journal does not know of is not ours, and stays afterwards.
-                    if self.store.load_move(journal.id)?.is_some_and(|now| now.held_before.is_none()) {
+                    if self
+                        .store
+                        .load_move(journal.id)?
+                        .is_some_and(|now| now.held_before.is_none())
+                    {
                         self.store.remember_hold(journal.id, Some(true))?;
                     }
                     return Ok(None);
@@ -169,12 +227,22 @@ impl Engine {
         }
     }
 
-    fn copy(&self, key: &MessageKey, source: &mut Source, sent: &[u64]) -> Result<copy::Copy, MoveError> {
+    fn copy(
+        &self,
+        key: &MessageKey,
+        source: &mut Source,
+        sent: &[u64],
+    ) -> Result<copy::Copy, MoveError> {
         let limit = self.may.message_size_limit;
-        let size = source.content.message_size;
+        let size = source.content.size.data_size;
         if limit > 0 && size > limit {
             let may = self.may.config_dir.clone();
-            return Err(MoveError::TooLarge { queue_id: key.queue_id.clone(), size, limit, may });
+            return Err(MoveError::TooLarge {
+                queue_id: key.queue_id.clone(),
+                size,
+                limit,
+                may,
+            });
         }
         copy::make(&self.may, source, sent).map_err(|error| MoveError::File {
             queue_id: key.queue_id.clone(),
@@ -184,7 +252,13 @@ impl Engine {
         })
     }
 
-    fn mark(&self, id: MoveId, key: &MessageKey, source: &Source, offsets: &[u64]) -> Result<(), MoveError> {
+    fn mark(
+        &self,
+        id: MoveId,
+        key: &MessageKey,
+        source: &Source,
+        offsets: &[u64],
+    ) -> Result<(), MoveError> {
         let fault = |error: std::io::Error| MoveError::File {
             queue_id: key.queue_id.clone(),
             doing: "mark recipients done in",
@@ -201,15 +275,30 @@ impl Engine {
     }
 
     /// Begun, found after a crash or an error: goes on if that is safe, starts over if nothing was changed.
-    fn resume(&self, journal: &Move, key: &MessageKey, deadline: Instant) -> Result<Option<&'static str>, MoveError> {
-        let outcomes: Vec<(i64, Outcome)> =
-            journal.recipients.iter().filter_map(|recipient| Some((recipient.id, recipient.outcome?))).collect();
-        if !outcomes.iter().any(|(_, outcome)| matches!(outcome, Outcome::Released | Outcome::Deleted)) {
+    fn resume(
+        &self,
+        journal: &Move,
+        key: &MessageKey,
+        deadline: Instant,
+    ) -> Result<Option<&'static str>, MoveError> {
+        let outcomes: Vec<(i64, Outcome)> = journal
+            .recipients
+            .iter()
+            .filter_map(|recipient| Some((recipient.id, recipient.outcome?)))
+            .collect();
+        if !outcomes
+            .iter()
+            .any(|(_, outcome)| matches!(outcome, Outcome::Released | Outcome::Deleted))
+        {
             self.store.advance(journal.id, MoveStep::Requeued)?;
             return Ok(None);
         }
         let copy = self.copy_of(journal)?;
-        let copy_exists = copy.as_ref().map(|copy| self.may_holds(copy)).transpose()?.unwrap_or(false);
+        let copy_exists = copy
+            .as_ref()
+            .map(|copy| self.may_holds(copy))
+            .transpose()?
+            .unwrap_or(false);
         if copy.is_some() && !copy_exists {
             // It never got its name, so the source was never marked.
             self.store.start_over(journal.id)?;
@@ -220,7 +309,12 @@ impl Engine {
                 let Some(source) = source::lock_held(&self.encrypt, key, deadline)? else {
                     return Ok(Some("a delivery of the message is under way"));
                 };
-                self.mark(journal.id, key, &source, &offsets_of_marked(&source, journal, &outcomes))?;
+                self.mark(
+                    journal.id,
+                    key,
+                    &source,
+                    &offsets_of_marked(&source, journal, &outcomes),
+                )?;
                 Ok(None)
             }
             // Without a copy nothing can be doubled: what is gone by now is gone, and the rest is deleted anew.
@@ -237,7 +331,11 @@ impl Engine {
                 Ok(None)
             }
             (sighting, _) => {
-                let found = if matches!(sighting, Sighting::Gone) { "was removed" } else { "was released from hold" };
+                let found = if matches!(sighting, Sighting::Gone) {
+                    "was removed"
+                } else {
+                    "was released from hold"
+                };
                 let copy = copy.as_ref().map_or("nothing", QueueId::as_str);
                 let why = format!(
                     "the message {found} in the encrypt instance while it was being moved; on hold in the may instance: \
@@ -251,15 +349,25 @@ impl Engine {
     }
 
     /// Marked: the may instance gets the copy.
-    fn hand_over(&self, journal: &Move, key: &MessageKey) -> Result<Option<&'static str>, MoveError> {
+    fn hand_over(
+        &self,
+        journal: &Move,
+        key: &MessageKey,
+    ) -> Result<Option<&'static str>, MoveError> {
         if let Some(copy) = self.copy_of(journal)?
             && self.may_holds(&copy)?
         {
             self.may.requeue_held(&copy)?;
             fail_point!("move::requeued-unsaid");
-            info!("{}, handed to the may instance as orig_id={copy}", shown(key));
+            info!(
+                "{}, handed to the may instance as orig_id={copy}",
+                shown(key)
+            );
             if let Err(error) = self.may.wake_pickup() {
-                warn!("{}: {error}; is the may instance stopped? It takes the message when it starts", key.queue_id);
+                warn!(
+                    "{}: {error}; is the may instance stopped? It takes the message when it starts",
+                    key.queue_id
+                );
             }
         }
         self.store.advance(journal.id, MoveStep::Requeued)?;
@@ -270,7 +378,7 @@ impl Engine {
     /// Requeued: the source is removed if nobody waits for it any more, and goes on otherwise.
     fn finish(&self, journal: &Move, key: &MessageKey) -> Result<Option<&'static str>, MoveError> {
         if let Some(source) = source::open(&self.encrypt, Queue::Hold, &key.queue_id, false)?
-            && source.content.is_message(key)
+            && source.is_message(key)
         {
             if source.pending().is_empty() {
                 self.encrypt.delete_held(&key.queue_id)?;
@@ -280,17 +388,25 @@ impl Engine {
         }
         fail_point!("move::finished-unsaid");
         let copy = journal.copy_name.as_deref().unwrap_or("none");
-        self.store.finish_move(journal, &format!("copy for the may instance: {copy}"))?;
+        self.store
+            .finish_move(journal, &format!("copy for the may instance: {copy}"))?;
         for recipient in &journal.recipients {
             let status = recipient.outcome.unwrap_or(Outcome::AlreadyGone);
-            info!("{}: to=<{}>, status={status}, orig_id={copy}", key.queue_id, recipient.address);
+            info!(
+                "{}: to=<{}>, status={status}, orig_id={copy}",
+                key.queue_id, recipient.address
+            );
         }
         Ok(None)
     }
 
     /// The message is no longer there: nothing is done, and everyone is told so.
     fn leave_undone(&self, journal: &Move) -> Result<Option<&'static str>, MoveError> {
-        let outcomes: Vec<_> = journal.recipients.iter().map(|recipient| (recipient.id, Outcome::AlreadyGone)).collect();
+        let outcomes: Vec<_> = journal
+            .recipients
+            .iter()
+            .map(|recipient| (recipient.id, Outcome::AlreadyGone))
+            .collect();
         self.store.begin_move(journal.id, None, &outcomes)?;
         self.store.advance(journal.id, MoveStep::Requeued)?;
         Ok(None)
@@ -298,16 +414,22 @@ impl Engine {
 
     fn copy_of(&self, journal: &Move) -> Result<Option<QueueId>, MoveError> {
         let name = journal.copy_name.as_deref();
-        Ok(name.map(|name| name.parse().map_err(|_| MoveError::NoSuchMove(journal.id.0))).transpose()?)
+        name.map(|name| {
+            name.parse()
+                .map_err(|_| MoveError::NoSuchMove(journal.id.0))
+        })
+        .transpose()
     }
 
     fn may_holds(&self, copy: &QueueId) -> Result<bool, MoveError> {
-        self.may.holds(Queue::Hold, copy).map_err(|source| MoveError::File {
-            queue_id: copy.clone(),
-            doing: "look for",
-            path: self.may.path(Queue::Hold, copy),
-            source,
-        })
+        self.may
+            .holds(Queue::Hold, copy)
+            .map_err(|source| MoveError::File {
+                queue_id: copy.clone(),
+                doing: "look for",
+                path: self.may.path(Queue::Hold, copy),
+                source,
+            })
     }
 }
 
@@ -321,9 +443,19 @@ fn outcome_of(source: &Source, recipient: &crate::case::store::MoveRecipient) ->
     }
 }
 
-fn offsets_of(source: &Source, journal: &Move, outcomes: &[(i64, Outcome)], wanted: Outcome) -> Vec<u64> {
-    let chosen = journal.recipients.iter().filter(|recipient| outcomes.contains(&(recipient.id, wanted)));
-    chosen.flat_map(|recipient| source.records_of(&recipient.address).0).collect()
+fn offsets_of(
+    source: &Source,
+    journal: &Move,
+    outcomes: &[(i64, Outcome)],
+    wanted: Outcome,
+) -> Vec<u64> {
+    let chosen = journal
+        .recipients
+        .iter()
+        .filter(|recipient| outcomes.contains(&(recipient.id, wanted)));
+    chosen
+        .flat_map(|recipient| source.records_of(&recipient.address).0)
+        .collect()
 }
 
 fn offsets_of_marked(source: &Source, journal: &Move, outcomes: &[(i64, Outcome)]) -> Vec<u64> {
@@ -335,7 +467,9 @@ fn offsets_of_marked(source: &Source, journal: &Move, outcomes: &[(i64, Outcome)
 /// Does every recipient that the move is about still wait, without a mark of ours or of a delivery?
 fn untouched(source: &Source, journal: &Move, outcomes: &[(i64, Outcome)]) -> bool {
     let concerned = journal.recipients.iter().filter(|recipient| {
-        outcomes.iter().any(|(id, outcome)| *id == recipient.id && matches!(outcome, Outcome::Released | Outcome::Deleted))
+        outcomes.iter().any(|(id, outcome)| {
+            *id == recipient.id && matches!(outcome, Outcome::Released | Outcome::Deleted)
+        })
     });
     concerned.into_iter().all(|recipient| {
         let (pending, done) = source.records_of(&recipient.address);

@@ -17,11 +17,11 @@ use std::path::PathBuf;
 
 use crate::case::MessageKey;
 use crate::case::store::StoreError;
+use crate::postfix::QueueFileError;
 use crate::postfix::instance::PostfixError;
-use crate::postfix::queue_file::QueueFileError;
 use crate::postfix::{Queue, QueueId};
 
-pub use daemon::{DaemonError, run};
+//pub use daemon::{DaemonError, run};
 pub use desk::Desk;
 pub use engine::{Engine, Progress};
 
@@ -47,7 +47,9 @@ pub enum MoveError {
         source: io::Error,
     },
     /// The queue file is not one that Postfix would deliver.
-    #[error("{queue_id}: {path} is not a queue file that can be moved: {why}; look at it with postcat")]
+    #[error(
+        "{queue_id}: {path} is not a queue file that can be moved: {why}; look at it with postcat"
+    )]
     Unsafe {
         /// The message.
         queue_id: QueueId,
@@ -67,7 +69,9 @@ pub enum MoveError {
         source: QueueFileError,
     },
     /// The may instance would not take a message of this size.
-    #[error("{queue_id}: the message has {size} octets, but {may} takes only {limit}: set message_size_limit = 0 there")]
+    #[error(
+        "{queue_id}: the message has {size} octets, but {may} takes only {limit}: set message_size_limit = 0 there"
+    )]
     TooLarge {
         /// The message.
         queue_id: QueueId,
@@ -93,6 +97,10 @@ enum Sighting {
 
 /// A short name for a message in logs.
 fn shown(key: &MessageKey) -> String {
-    let sender = key.sender.as_ref().map(ToString::to_string).unwrap_or_default();
+    let sender = key
+        .sender
+        .as_ref()
+        .map(ToString::to_string)
+        .unwrap_or_default();
     format!("{}: from=<{sender}>", key.queue_id)
 }

@@ -12,8 +12,8 @@ use rustix::fs::{FlockOperation, OFlags, flock};
 use super::{MoveError, Sighting};
 use crate::address::Address;
 use crate::case::MessageKey;
-use crate::postfix::queue_file::{QueueFile, RecipientStatus};
 use crate::postfix::{Instance, Queue, QueueId};
+use crate::postfix::{QueueFile, RecipientState};
 
 /// Between two looks at a message that a delivery is using.
 const PAUSE: Duration = Duration::from_millis(20);
@@ -29,14 +29,26 @@ pub struct Source {
 }
 
 impl Source {
+    /// Is this the message that `key` names? A queue ID alone does not tell: Postfix reuses it.
+    pub fn is_message(&self, key: &MessageKey) -> bool {
+        let sender = key.sender.as_ref().map_or("", Address::as_str);
+        self.content.arrival.0 == key.arrival && self.content.sender == sender.as_bytes()
+    }
+
     /// Offsets of the records of `address` that wait for delivery, and whether there are others that are done.
     pub fn records_of(&self, address: &Address) -> (Vec<u64>, bool) {
         let mut pending = Vec::new();
         let mut done = false;
-        for recipient in self.content.recipients.iter().filter(|recipient| recipient.is(address)) {
-            match recipient.status {
-                RecipientStatus::Pending => pending.push(recipient.offset),
-                RecipientStatus::Done => done = true,
+        for recipient in self
+            .content
+            .recipients
+            .iter()
+            .filter(|known| known.address.as_ref() == Some(address))
+        {
+            match recipient.state {
+                RecipientState::Pending => pending.push(recipient.offset),
+                RecipientState::Done => done = true,
+                RecipientState::Cancelled => {}
             }
         }
         (pending, done)
@@ -44,8 +56,10 @@ impl Source {
 
     /// Offsets of all records that wait for delivery.
     pub fn pending(&self) -> Vec<u64> {
-        let recipients = self.content.recipients.iter();
-        recipients.filter(|recipient| recipient.status == RecipientStatus::Pending).map(|recipient| recipient.offset).collect()
+        self.content
+            .pending()
+            .map(|recipient| recipient.offset)
+            .collect()
     }
 }
 
@@ -53,11 +67,26 @@ impl Source {
 ///
 /// It must be what Postfix itself would deliver (mail_open_ok(3) in Postfix's source): a regular file with one link,
 /// owned by `mail_owner`. A symbolic link is never followed.
-pub fn open(instance: &Instance, queue: Queue, id: &QueueId, writable: bool) -> Result<Option<Source>, MoveError> {
+pub fn open(
+    instance: &Instance,
+    queue: Queue,
+    id: &QueueId,
+    writable: bool,
+) -> Result<Option<Source>, MoveError> {
     let path = instance.path(queue, id);
-    let fault = |doing, source| MoveError::File { queue_id: id.clone(), doing, path: path.clone(), source };
+    let fault = |doing, source| MoveError::File {
+        queue_id: id.clone(),
+        doing,
+        path: path.clone(),
+        source,
+    };
     let flags = i32::try_from(OFlags::NOFOLLOW.bits()).unwrap_or_default();
-    let file = match OpenOptions::new().read(true).write(writable).custom_flags(flags).open(&path) {
+    let file = match OpenOptions::new()
+        .read(true)
+        .write(writable)
+        .custom_flags(flags)
+        .open(&path)
+    {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(fault("open", error)),
@@ -66,22 +95,40 @@ pub fn open(instance: &Instance, queue: Queue, id: &QueueId, writable: bool) -> 
     let suspicion = if !metadata.is_file() {
         Some("it is no regular file".to_owned())
     } else if metadata.uid() != instance.mail_owner.uid {
-        Some(format!("it belongs to user {} instead of {}", metadata.uid(), instance.mail_owner.name))
+        Some(format!(
+            "it belongs to user {} instead of {}",
+            metadata.uid(),
+            instance.mail_owner.name
+        ))
     } else if metadata.nlink() > 1 {
         Some(format!("it has {} links", metadata.nlink()))
     } else {
         None
     };
     if let Some(why) = suspicion {
-        return Err(MoveError::Unsafe { queue_id: id.clone(), path, why });
+        return Err(MoveError::Unsafe {
+            queue_id: id.clone(),
+            path,
+            why,
+        });
     }
-    let content =
-        QueueFile::read(&file).map_err(|source| MoveError::Damaged { queue_id: id.clone(), path: path.clone(), source })?;
-    Ok(Some(Source { file, path, content }))
+    let content = QueueFile::read(&file).map_err(|source| MoveError::Damaged {
+        queue_id: id.clone(),
+        path: path.clone(),
+        source,
+    })?;
+    Ok(Some(Source {
+        file,
+        path,
+        content,
+    }))
 }
 
 /// Where the message is. A file with the same queue ID but another sender or arrival time is another message.
-pub fn sight(instance: &Instance, key: &MessageKey) -> Result<(Sighting, Option<Source>), MoveError> {
+pub fn sight(
+    instance: &Instance,
+    key: &MessageKey,
+) -> Result<(Sighting, Option<Source>), MoveError> {
     let id = &key.queue_id;
     loop {
         let found = instance.find(id).map_err(|source| MoveError::File {
@@ -90,11 +137,17 @@ pub fn sight(instance: &Instance, key: &MessageKey) -> Result<(Sighting, Option<
             path: instance.queue_directory.clone(),
             source,
         })?;
-        let Some(queue) = found else { return Ok((Sighting::Gone, None)) };
+        let Some(queue) = found else {
+            return Ok((Sighting::Gone, None));
+        };
         // The file may change queues between the look and the opening: look again then.
         if let Some(source) = open(instance, queue, id, false)? {
-            let same = source.content.is_message(key);
-            return Ok(if same { (Sighting::Queued(queue), Some(source)) } else { (Sighting::Gone, None) });
+            let same = source.is_message(key);
+            return Ok(if same {
+                (Sighting::Queued(queue), Some(source))
+            } else {
+                (Sighting::Gone, None)
+            });
         }
     }
 }
@@ -102,25 +155,37 @@ pub fn sight(instance: &Instance, key: &MessageKey) -> Result<(Sighting, Option<
 /// Opens the held file and waits until no delivery uses it any more. A delivery agent keeps a shared lock from the
 /// moment it takes the message until it has marked its recipients, so whoever holds the exclusive lock sees every mark.
 /// `None` when a delivery is still under way at `deadline`, or the file is not on hold.
-pub fn lock_held(instance: &Instance, key: &MessageKey, deadline: Instant) -> Result<Option<Source>, MoveError> {
+pub fn lock_held(
+    instance: &Instance,
+    key: &MessageKey,
+    deadline: Instant,
+) -> Result<Option<Source>, MoveError> {
     let id = &key.queue_id;
     loop {
-        let Some(first) = open(instance, Queue::Hold, id, true)? else { return Ok(None) };
+        let Some(first) = open(instance, Queue::Hold, id, true)? else {
+            return Ok(None);
+        };
         match flock(&first.file, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => {
                 // Read again: what was read before the lock may lack the last mark.
-                let content = QueueFile::read(&first.file).map_err(|source| MoveError::Damaged {
-                    queue_id: id.clone(),
-                    path: first.path.clone(),
-                    source,
-                })?;
+                let content =
+                    QueueFile::read(&first.file).map_err(|source| MoveError::Damaged {
+                        queue_id: id.clone(),
+                        path: first.path.clone(),
+                        source,
+                    })?;
                 return Ok(Some(Source { content, ..first }));
             }
             Err(rustix::io::Errno::WOULDBLOCK) if Instant::now() < deadline => thread::sleep(PAUSE),
             Err(rustix::io::Errno::WOULDBLOCK) => return Ok(None),
             Err(error) => {
                 let path = first.path;
-                return Err(MoveError::File { queue_id: id.clone(), doing: "lock", path, source: error.into() });
+                return Err(MoveError::File {
+                    queue_id: id.clone(),
+                    doing: "lock",
+                    path,
+                    source: error.into(),
+                });
             }
         }
     }

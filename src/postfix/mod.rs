@@ -1,8 +1,17 @@
 //! Everything that knows Postfix.
 
+mod defer_log;
+mod envelope;
 pub mod instance;
+mod mark;
+mod queue_file;
 mod queue_id;
+mod record;
 pub mod user;
 
-pub use instance::Instance;
+pub use defer_log::{Deferral, deferrals};
+pub use instance::{Instance, Queue};
+pub use mark::{MarkError, mark_done};
+pub use queue_file::{QueueFile, QueueFileError, Recipient, RecipientState, Size};
 pub use queue_id::{BadQueueId, QueueId};
+pub use record::{Record, RecordError, RecordReader};

@@ -1,0 +1,155 @@
+//! Header fields out of bytes: the one lexer for the notice's own header, its report and the returned headers.
+//!
+//! Apart because all three need the same care: CRLF and LF alike, folded lines, and a bound on what strangers send.
+//! Lines that are no fields are passed over, as Postfix lets them through.
+
+/// One field as it stands in the message: `raw` reaches from the name to the last byte before the line end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Field<'a> {
+    /// What stands before the colon, without blanks around it.
+    pub name: &'a str,
+    /// The whole field, with its folds.
+    pub raw: &'a [u8],
+    /// What stands after the colon, with its folds.
+    pub body: &'a [u8],
+}
+
+impl Field<'_> {
+    pub fn is(&self, name: &str) -> bool {
+        self.name.eq_ignore_ascii_case(name)
+    }
+
+    /// The body on one line: each run of white space with a fold in it becomes one blank (RFC 5322 section 2.2.3).
+    /// `None` when it is not UTF-8.
+    pub fn text(&self) -> Option<String> {
+        let text = std::str::from_utf8(self.body).ok()?;
+        let lines: Vec<&str> = text.lines().map(str::trim).collect();
+        Some(lines.join(" ").trim().to_owned())
+    }
+}
+
+/// Lines with the offset behind each; the line ends, LF or CRLF, are cut off.
+pub(super) fn lines(bytes: &[u8]) -> impl Iterator<Item = (&[u8], usize)> {
+    let mut start = 0;
+    std::iter::from_fn(move || {
+        let rest = bytes.get(start..).filter(|rest| !rest.is_empty())?;
+        let length = rest
+            .iter()
+            .position(|b| *b == b'\n')
+            .map_or(rest.len(), |end| end + 1);
+        start += length;
+        Some((without_line_end(&rest[..length]), start))
+    })
+}
+
+fn without_line_end(line: &[u8]) -> &[u8] {
+    let line = line.strip_suffix(b"\n").unwrap_or(line);
+    line.strip_suffix(b"\r").unwrap_or(line)
+}
+
+/// The fields up to the first blank line, and the offset of what follows that line.
+pub(super) fn fields(bytes: &[u8]) -> (Vec<Field<'_>>, usize) {
+    let mut found = Vec::new();
+    let mut field_start: Option<usize> = None;
+    let mut line_start = 0;
+    let mut end_of_fields = bytes.len();
+    let mut rest = bytes.len();
+    for (line, next) in lines(bytes) {
+        let folded = matches!(line.first(), Some(b' ' | b'\t'));
+        if line.is_empty() {
+            end_of_fields = line_start;
+            rest = next;
+            break;
+        }
+        if !folded {
+            found.extend(field_start.and_then(|start| field(&bytes[start..line_start])));
+            field_start = Some(line_start);
+        }
+        line_start = next;
+    }
+    found.extend(field_start.and_then(|start| field(&bytes[start..end_of_fields])));
+    (found, rest)
+}
+
+/// RFC 5322 section 2.2: printable ASCII but the colon; blanks before the colon are the obsolete syntax.
+fn field(raw: &[u8]) -> Option<Field<'_>> {
+    let raw = without_line_end(raw);
+    let colon = raw.iter().position(|b| *b == b':')?;
+    let name = std::str::from_utf8(&raw[..colon]).ok()?.trim_end();
+    let plausible = !name.is_empty() && name.bytes().all(|b| b.is_ascii_graphic());
+    plausible.then_some(Field {
+        name,
+        raw,
+        body: &raw[colon + 1..],
+    })
+}
+
+/// Why one field cannot be taken from a group.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(super) enum FieldError {
+    #[error("the field {0} is missing")]
+    Missing(String),
+    #[error("the field {0} stands there more than once")]
+    Duplicate(String),
+    #[error("the field {0} is not UTF-8")]
+    NotUtf8(String),
+}
+
+/// The text of the only field of that name.
+pub(super) fn optional(group: &[Field<'_>], name: &str) -> Result<Option<String>, FieldError> {
+    let mut named = group.iter().filter(|field| field.is(name));
+    let Some(first) = named.next() else {
+        return Ok(None);
+    };
+    if named.next().is_some() {
+        return Err(FieldError::Duplicate(name.to_owned()));
+    }
+    first
+        .text()
+        .map(Some)
+        .ok_or_else(|| FieldError::NotUtf8(name.to_owned()))
+}
+
+/// As [`optional`], and the field must be there.
+pub(super) fn required(group: &[Field<'_>], name: &str) -> Result<String, FieldError> {
+    optional(group, name)?.ok_or_else(|| FieldError::Missing(name.to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn folds_and_line_ends() {
+        for text in [
+            "A: 1\nB: x\n\ty\nC : z\n\nbody",
+            "A: 1\r\nB: x\r\n\ty\r\nC : z\r\n\r\nbody",
+        ] {
+            let (found, rest) = fields(text.as_bytes());
+            let texts: Vec<_> = found.iter().map(|f| (f.name, f.text().unwrap())).collect();
+            assert_eq!(
+                texts,
+                [("A", "1".into()), ("B", "x y".into()), ("C", "z".into())]
+            );
+            assert_eq!(&text[rest..], "body");
+        }
+    }
+
+    #[test]
+    fn what_is_no_field_is_passed_over() {
+        let (found, rest) = fields(b"From a@b\nno colon\n: nameless\nGood: yes");
+        assert_eq!(found.len(), 1);
+        assert_eq!(found[0].text().as_deref(), Some("yes"));
+        assert_eq!(rest, 38);
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_panic(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
+            let (found, rest) = fields(&bytes);
+            prop_assert!(rest <= bytes.len());
+            for field in found { let _ = field.text(); }
+        }
+    }
+}

@@ -1,0 +1,195 @@
+//! A queue file's envelope: who sent it, when, and which recipients are still to do.
+//!
+//! The reader goes through the file as qmgr does (Postfix src/qmgr/qmgr_message.c), but is stricter: what it does not
+//! understand is an error, because the mover turns every recipient outside a choice to "done", and one that this
+//! reader missed would go out in plain text unasked. So also the count of recipients must be the declared one.
+//!
+//! The order in a file: `C` size · envelope records · `M` · content · `X` · extracted records · `E` · a heap, where
+//! milters' changes lie. A pointer record `p` leads into the heap and another one back.
+
+use std::io::{Read, Seek};
+
+use super::envelope::{Envelope, size};
+use super::record::{RecordError, RecordReader};
+use crate::address::Address;
+
+/// More than any message has; qmgr's own limit of recipients in memory is 20,000.
+pub(super) const MAX_RECIPIENTS: usize = 1_000_000;
+
+/// Which types may stand before the content, and after it (Postfix src/global/rec_type.h). `p`, a pointer, and `w`,
+/// padding, may stand anywhere.
+const IN_ENVELOPE: &[u8] = b"TcFILSDRO/WVA>K<ionM";
+const IN_EXTRACTED: &[u8] = b"DRO/PreAFILV>KonE";
+
+/// Why a queue file is not understood. Offsets are octets from the start of the file.
+#[derive(Debug, thiserror::Error)]
+pub enum QueueFileError {
+    /// See there.
+    #[error(transparent)]
+    Record(#[from] RecordError),
+    /// The file does not begin with a size record, or its fields are not those of Postfix 2.4 and later.
+    #[error("the queue file does not begin with a size record that PostTLS knows: {0}")]
+    Size(String),
+    /// Not known, or not allowed in this part of the file.
+    #[error("the record at offset {offset} has type {kind:?}, which cannot stand there")]
+    Type {
+        /// Where.
+        offset: u64,
+        /// The type.
+        kind: char,
+    },
+    /// Its data is not as Postfix writes it.
+    #[error("the {kind:?} record at offset {offset} is malformed")]
+    Malformed {
+        /// Where.
+        offset: u64,
+        /// The type.
+        kind: char,
+    },
+    /// It may stand in a file once.
+    #[error("the {kind:?} record at offset {offset} is the second one of its kind")]
+    Second {
+        /// Where.
+        offset: u64,
+        /// The type.
+        kind: char,
+    },
+    /// The content is not where the size record says.
+    #[error("the content does not lie where the size record says: {0} instead of {1}")]
+    Content(u64, u64),
+    /// Out of the file, or into the content.
+    #[error("the pointer at offset {0} leads to {1}, where no envelope record can be")]
+    Pointer(u64, u64),
+    /// Followed once already.
+    #[error("the pointer at offset {0} was followed before: the file has a loop")]
+    Loop(u64),
+    /// Without it the file is not one of Postfix's.
+    #[error("the queue file has no {0:?} record")]
+    Missing(char),
+    /// The declared count and the one found.
+    #[error("the size record declares {0} recipients, but the file has {1}")]
+    Count(u64, u64),
+    /// Over one million.
+    #[error("the queue file has more than {MAX_RECIPIENTS} recipients")]
+    TooManyRecipients,
+}
+
+/// The size record `C`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Size {
+    /// Octets from the start of the content to the `X` record, with the records' own overhead.
+    pub data_size: u64,
+    /// Where the content starts.
+    pub data_offset: u64,
+    /// Recipients, whatever their state.
+    pub recipients: u64,
+    /// qmgr's hints (Postfix src/global/qmgr_user.h).
+    pub flags: u64,
+    /// Octets of content, as Postfix logs it (`size=`).
+    pub content_length: u64,
+    /// Options such as SMTPUTF8 (Postfix 3.0 and later: src/global/smtputf8.h, sendopts.h).
+    pub options: Option<u64>,
+}
+
+/// Whether a recipient is still to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RecipientState {
+    /// `R`: to be delivered.
+    Pending,
+    /// `D`: delivered, bounced or moved.
+    Done,
+    /// `/`: taken out by a milter.
+    Cancelled,
+}
+
+/// A recipient of a queue file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Recipient {
+    /// Where the type byte of its record stands: what [`super::mark_done`] takes, and what the defer log calls `offset`.
+    pub offset: u64,
+    /// Whether it is still to do.
+    pub state: RecipientState,
+    /// The address as it stands there, in internal form.
+    pub bytes: Vec<u8>,
+    /// The same, unless it is not UTF-8 or otherwise no [`Address`]. Such a recipient can be matched only by offset.
+    pub address: Option<Address>,
+    /// `O`: the address before alias expansion, as it stands there.
+    pub original: Option<Vec<u8>>,
+    /// `dsn_orig_rcpt`: ORCPT (RFC 3461), `type;address` with its xtext undone.
+    pub dsn_original: Option<Vec<u8>>,
+    /// `notify_flags`: NOTIFY (RFC 3461) in Postfix's bits: 1 NEVER, 2 SUCCESS, 4 FAILURE, 8 DELAY.
+    pub notify: Option<u8>,
+}
+
+/// What a queue file says before and after the content.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct QueueFile {
+    /// The size record.
+    pub size: Size,
+    /// Arrival (`T`): Unix seconds and microseconds.
+    pub arrival: (i64, u32),
+    /// The envelope sender (`S`) in internal form; empty for the null sender.
+    pub sender: Vec<u8>,
+    /// All recipients, in qmgr's order.
+    pub recipients: Vec<Recipient>,
+    /// Named attributes (`A`) that belong to no recipient, in their order.
+    pub attributes: Vec<(String, Vec<u8>)>,
+    /// `>`: the one address to which qmgr sends the message *instead of* its recipients.
+    pub redirect: Option<Vec<u8>>,
+    /// `L`: the content filter to which qmgr sends the message first.
+    pub filter: Option<Vec<u8>>,
+    /// `W`: when the next delay notice is due, in Unix seconds; 0 after it was sent, `None` for the null sender.
+    pub warn: Option<i64>,
+}
+
+impl QueueFile {
+    /// Reads the envelope; the content is passed over.
+    ///
+    /// # Errors
+    /// [`QueueFileError`] names what is not understood, and where.
+    pub fn read(file: impl Read + Seek) -> Result<Self, QueueFileError> {
+        let mut reader = RecordReader::new(file)?;
+        let size = size(&reader.read()?, reader.length())?;
+        let mut parts = Envelope::default();
+        let content = size.data_offset..size.data_offset + size.data_size;
+        let mut allowed = IN_ENVELOPE;
+        loop {
+            let record = reader.read()?;
+            match record.kind {
+                b'p' => parts.follow(&record, &content, &mut reader)?,
+                b'w' => {}
+                kind if !allowed.contains(&kind) => return Err(record.bad_type()),
+                b'M' => {
+                    if reader.position() != content.start {
+                        return Err(QueueFileError::Content(reader.position(), content.start));
+                    }
+                    reader.go_to(content.end)?;
+                    let extracted = reader.read()?;
+                    if extracted.kind != b'X' {
+                        return Err(extracted.bad_type());
+                    }
+                    allowed = IN_EXTRACTED;
+                }
+                b'E' => return parts.complete(size),
+                _ => parts.take(record)?,
+            }
+        }
+    }
+
+    /// The last value of a named attribute: later ones override earlier ones.
+    pub fn attribute(&self, name: &str) -> Option<&[u8]> {
+        let mut named = self
+            .attributes
+            .iter()
+            .rev()
+            .filter(|(known, _)| known == name);
+        named.next().map(|(_, value)| value.as_slice())
+    }
+
+    /// The recipients that are still to do.
+    pub fn pending(&self) -> impl Iterator<Item = &Recipient> {
+        self.recipients
+            .iter()
+            .filter(|r| r.state == RecipientState::Pending)
+    }
+}
