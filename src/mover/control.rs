@@ -1,1 +1,225 @@
-//! stub
+//! The control socket: how the admin's command asks the running mover to decide, so that only one process ever moves.
+//!
+//! It lies in a directory that only root can enter, and it speaks the framing of [`crate::web::protocol`].
+
+use std::fs::{self, File, Permissions};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use log::{error, warn};
+use rustix::fs::{FlockOperation, flock};
+use serde::{Deserialize, Serialize};
+
+use super::Desk;
+use super::desk::{Decided, DeskError};
+use crate::address::Address;
+use crate::case::{Action, Actor, Case, CaseId, Outcome, Recipient};
+use crate::web::protocol::{MAX_ANSWER, MAX_QUESTION, receive, send};
+
+/// A decision by the admin.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Order {
+    /// The case.
+    pub case: CaseId,
+    /// What to do.
+    pub action: Action,
+    /// With whom; empty means all that are open.
+    pub recipients: Vec<Address>,
+    /// Who asks: the login name behind the command.
+    pub by: String,
+}
+
+/// What became of an order.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub enum Report {
+    /// Recipients with what was done.
+    Done(Vec<(Address, Outcome)>),
+    /// Nothing was done, for this reason.
+    Refused(String),
+}
+
+/// Why the mover's directory can't be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ControlError {
+    /// A file or socket of it fails.
+    #[error("{path}: cannot {doing}: {source}")]
+    File {
+        /// Which.
+        path: PathBuf,
+        /// What was being done.
+        doing: &'static str,
+        /// Why.
+        source: io::Error,
+    },
+    /// Another mover holds the lock.
+    #[error("{0}: another posttls-httpd is running with this run_dir; stop it first")]
+    Running(PathBuf),
+}
+
+/// Says that this process is the only mover, for as long as it lives.
+pub struct Lock {
+    _file: File,
+}
+
+/// Becomes the only mover that uses `run_dir`.
+///
+/// # Errors
+/// When another one is running, or the directory can't be used.
+pub fn lock(run_dir: &Path) -> Result<Lock, ControlError> {
+    let fault = |path: &Path, doing| {
+        let path = path.to_owned();
+        move |source| ControlError::File {
+            path,
+            doing,
+            source,
+        }
+    };
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(run_dir)
+        .map_err(fault(run_dir, "create the directory"))?;
+    fs::set_permissions(run_dir, Permissions::from_mode(0o700))
+        .map_err(fault(run_dir, "make it private"))?;
+    let path = run_dir.join("lock");
+    let file = File::create(&path).map_err(fault(&path, "open the lock"))?;
+    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(Lock { _file: file }),
+        Err(rustix::io::Errno::WOULDBLOCK) => Err(ControlError::Running(path)),
+        Err(error) => Err(fault(&path, "take the lock")(error.into())),
+    }
+}
+
+fn socket(run_dir: &Path) -> PathBuf {
+    run_dir.join("control")
+}
+
+/// Answers orders in threads of its own. Needs the [`Lock`]: a socket that is left over is then nobody's.
+///
+/// # Errors
+/// When the socket can't be made.
+pub fn serve(run_dir: &Path, desk: Arc<Desk>, _lock: &Lock) -> Result<(), ControlError> {
+    let path = socket(run_dir);
+    let fault = |source| ControlError::File {
+        path: path.clone(),
+        doing: "listen",
+        source,
+    };
+    match fs::remove_file(&path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(fault(error)),
+        _ => {}
+    }
+    let listener = UnixListener::bind(&path).map_err(fault)?;
+    fs::set_permissions(&path, Permissions::from_mode(0o600)).map_err(fault)?;
+    thread::spawn(move || {
+        for connection in listener.incoming() {
+            match connection {
+                Ok(stream) => {
+                    let desk = Arc::clone(&desk);
+                    thread::spawn(move || {
+                        if let Err(error) = answer(&stream, &desk) {
+                            warn!("control socket: {error}");
+                        }
+                    });
+                }
+                Err(error) => {
+                    error!("control socket: {error}");
+                    thread::sleep(Duration::from_millis(100));
+                }
+            }
+        }
+    });
+    Ok(())
+}
+
+fn answer(stream: &UnixStream, desk: &Desk) -> io::Result<()> {
+    stream.set_read_timeout(Some(Duration::from_secs(10)))?;
+    let Some(order) = receive::<Order>(stream, MAX_QUESTION)? else {
+        return Ok(());
+    };
+    send(stream, &carry_out(&order, desk), MAX_ANSWER)
+}
+
+/// Carries an order out at this desk.
+pub fn carry_out(order: &Order, desk: &Desk) -> Report {
+    let result = (|| {
+        let (case, recipients) = desk
+            .case(order.case)?
+            .ok_or_else(|| DeskError::Stranger(format!("case {}", order.case)))?;
+        let choices = choices(order, &case, &recipients)?;
+        desk.decide(case, &choices, Actor::Admin, &order.by)
+    })();
+    match result {
+        Ok(Decided { recipients, .. }) => Report::Done(
+            recipients
+                .into_iter()
+                .filter_map(|(recipient, outcome)| Some((recipient.address, outcome?)))
+                .collect(),
+        ),
+        Err(error) => Report::Refused(error.to_string()),
+    }
+}
+
+fn choices(
+    order: &Order,
+    case: &Case,
+    recipients: &[Recipient],
+) -> Result<Vec<(i64, Action)>, DeskError> {
+    if order.recipients.is_empty() {
+        let open = recipients
+            .iter()
+            .filter(|recipient| recipient.state.is_open());
+        return Ok(open.map(|recipient| (recipient.id, order.action)).collect());
+    }
+    let find = |address: &Address| {
+        let found = recipients
+            .iter()
+            .find(|recipient| recipient.address == *address);
+        found
+            .map(|recipient| (recipient.id, order.action))
+            .ok_or_else(|| DeskError::Stranger(format!("{address} in {}", case.key.queue_id)))
+    };
+    order.recipients.iter().map(find).collect()
+}
+
+/// Asks the running mover to carry an order out. `None` when none is running.
+///
+/// # Errors
+/// When it does not answer.
+pub fn ask(run_dir: &Path, order: &Order) -> Result<Option<Report>, ControlError> {
+    let path = socket(run_dir);
+    let fault = |doing| {
+        let path = path.clone();
+        move |source| ControlError::File {
+            path,
+            doing,
+            source,
+        }
+    };
+    let stream = match UnixStream::connect(&path) {
+        Ok(stream) => stream,
+        Err(error)
+            if matches!(
+                error.kind(),
+                io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused
+            ) =>
+        {
+            return Ok(None);
+        }
+        Err(error) => return Err(fault("connect to the mover")(error)),
+    };
+    stream
+        .set_read_timeout(Some(Duration::from_secs(60)))
+        .map_err(fault("set a time-out"))?;
+    send(&stream, order, MAX_QUESTION).map_err(fault("send an order to the mover"))?;
+    let report = receive(&stream, MAX_ANSWER).map_err(fault("read the mover's answer"))?;
+    report
+        .map(Some)
+        .ok_or_else(|| fault("read the mover's answer")(io::ErrorKind::UnexpectedEof.into()))
+}

@@ -1,1 +1,267 @@
-//! stub
+//! `posttls-httpd`: the start-up steps of the mover, its signals, and its end.
+
+use std::collections::HashMap;
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use log::{error, info, warn};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+
+use super::control::{self, ControlError};
+use super::engine::{Engine, Progress};
+use super::supervise::Supervisor;
+use super::{Desk, MoveError};
+use crate::case::CaseId;
+use crate::case::store::{MoveId, Store, StoreError};
+use crate::config::{Config, ConfigError};
+use crate::link::{KeyFileError, Keys};
+use crate::logging;
+use crate::postfix::Instance;
+use crate::postfix::instance::PostfixError;
+use crate::postfix::user::{self, UserError};
+use crate::web::protocol::Settings;
+
+/// Between two looks at the journal for moves that had to wait.
+const RETRY_TICK: Duration = Duration::from_secs(1);
+/// The longest pause between two tries of one move.
+const RETRY_MOST: Duration = Duration::from_secs(60);
+
+/// Why the daemon can't start.
+#[derive(Debug, thiserror::Error)]
+pub enum DaemonError {
+    /// The configuration is wrong.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// An instance can't be used.
+    #[error(transparent)]
+    Postfix(#[from] PostfixError),
+    /// The web child's user does not exist.
+    #[error(transparent)]
+    User(#[from] UserError),
+    /// The store can't be used.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The key can't be read.
+    #[error(transparent)]
+    Key(#[from] KeyFileError),
+    /// Another daemon is running, or its directory can't be used.
+    #[error(transparent)]
+    Control(#[from] ControlError),
+    /// Not started as root.
+    #[error(
+        "posttls-httpd must be started as root: it moves files between Postfix's queues (its web child runs as {0})"
+    )]
+    NotRoot(String),
+    /// The web child's user is root.
+    #[error("http.web_user = {0:?} is root: name an unprivileged user of its own")]
+    WebUserIsRoot(String),
+    /// The address is taken or not ours.
+    #[error("cannot listen on {address}: {source}; see http.listen")]
+    Listen {
+        /// As configured.
+        address: std::net::SocketAddr,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// Something that the system must give.
+    #[error("cannot {doing}: {source}")]
+    System {
+        /// What was being done.
+        doing: &'static str,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// A template can't be read.
+    #[error("{path}: cannot read templates: {source}; see http.template_dir")]
+    Templates {
+        /// The directory or file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+}
+
+/// Runs the mover until SIGTERM or SIGINT.
+///
+/// # Errors
+/// When it can't start. Once started it does not end by an error.
+pub fn run(config_path: &Path) -> Result<(), DaemonError> {
+    let config = Config::load(config_path)?;
+    logging::start("posttls/httpd", &config.log.target);
+    if !rustix::process::geteuid().is_root() {
+        return Err(DaemonError::NotRoot(config.http.web_user));
+    }
+    let web_user = user::lookup(&config.http.web_user)?;
+    if web_user.uid == 0 || web_user.gid == 0 {
+        return Err(DaemonError::WebUserIsRoot(config.http.web_user));
+    }
+    let keys = Keys::load(&config.link.key_file)?;
+    let store = Arc::new(Store::open(&config.store.path, false)?);
+    let encrypt = Instance::load(&config.encrypt.config_dir)?;
+    let may = Instance::load(&config.may.config_dir)?;
+    let lock = control::lock(&config.mover.run_dir)?;
+    let signals =
+        Signals::new([SIGTERM, SIGINT, SIGHUP]).map_err(|source| DaemonError::System {
+            doing: "catch signals",
+            source,
+        })?;
+    let program = std::env::current_exe().map_err(|source| DaemonError::System {
+        doing: "find my own program",
+        source,
+    })?;
+    let address = config.http.listen;
+    let listener =
+        TcpListener::bind(address).map_err(|source| DaemonError::Listen { address, source })?;
+
+    let engine = Arc::new(Engine::new(Arc::clone(&store), encrypt, may));
+    let wait = Duration::from_secs(config.mover.delivery_wait_seconds);
+    let desk = Arc::new(Desk::new(Arc::clone(&store), engine, keys, wait));
+    // What a crash has left undone comes before any new decision.
+    let mut retries = Retries::default();
+    retries.run(&store, &desk);
+    control::serve(&config.mover.run_dir, Arc::clone(&desk), &lock)?;
+    let forbidden = vec![
+        config.store.path.clone(),
+        config.link.key_file.clone(),
+        config_path.to_owned(),
+    ];
+    let settings = settings(&config)?;
+    let supervisor = Supervisor::new(
+        program,
+        web_user,
+        listener,
+        forbidden,
+        settings,
+        &desk,
+        config.mover.workers,
+    );
+    let supervisor = Arc::new(supervisor);
+    info!(
+        "started: encrypt={}, may={}, listening on {address}",
+        config.encrypt.config_dir.display(),
+        config.may.config_dir.display()
+    );
+
+    let serving = {
+        let supervisor = Arc::clone(&supervisor);
+        thread::spawn(move || supervisor.run())
+    };
+    thread::spawn(move || {
+        loop {
+            thread::sleep(RETRY_TICK);
+            retries.run(&store, &desk);
+        }
+    });
+    obey(signals, config_path, &supervisor);
+    supervisor.end();
+    if serving.join().is_err() {
+        error!("the thread that watches the web child has ended by a panic");
+    }
+    info!("ended");
+    Ok(())
+}
+
+/// Waits for signals; returns when the daemon is to end.
+fn obey(mut signals: Signals, config_path: &Path, supervisor: &Supervisor) {
+    for signal in &mut signals {
+        if signal != SIGHUP {
+            info!("ending on signal {signal}");
+            return;
+        }
+        match Config::load(config_path)
+            .map_err(DaemonError::from)
+            .and_then(|config| settings(&config))
+        {
+            Ok(fresh) => {
+                *supervisor
+                    .settings
+                    .lock()
+                    .unwrap_or_else(std::sync::PoisonError::into_inner) = fresh;
+                supervisor.replace();
+                info!(
+                    "reloaded templates, admin contact and trusted proxies; other settings need a restart"
+                );
+            }
+            Err(error) => error!("not reloaded, going on as before: {error}"),
+        }
+    }
+}
+
+/// What the web child is told, with the admin's templates read for it.
+fn settings(config: &Config) -> Result<Settings, DaemonError> {
+    let directory = &config.http.template_dir;
+    let fault = |source| DaemonError::Templates {
+        path: directory.clone(),
+        source,
+    };
+    let mut templates = std::collections::BTreeMap::new();
+    if !directory.as_os_str().is_empty() {
+        for entry in std::fs::read_dir(directory).map_err(fault)? {
+            let path = entry.map_err(fault)?.path();
+            if let (true, Some(name)) = (path.is_file(), path.file_name()) {
+                let text =
+                    std::fs::read_to_string(&path).map_err(|source| DaemonError::Templates {
+                        path: path.clone(),
+                        source,
+                    })?;
+                templates.insert(name.to_string_lossy().into_owned(), text);
+            }
+        }
+    }
+    Ok(Settings {
+        admin_contact: config.notification.admin_contact.clone(),
+        trusted_proxies: config.http.trusted_proxies.clone(),
+        templates,
+    })
+}
+
+/// Tries moves that had to wait again, each at growing intervals.
+#[derive(Default)]
+struct Retries {
+    next: HashMap<MoveId, (Instant, Duration)>,
+}
+
+impl Retries {
+    fn run(&mut self, store: &Store, desk: &Desk) {
+        let owed = match store.unfinished_moves() {
+            Ok(owed) => owed,
+            Err(error) => return error!("{error}"),
+        };
+        self.next
+            .retain(|id, _| owed.iter().any(|(known, _)| known == id));
+        for (id, case) in owed {
+            let due = self
+                .next
+                .get(&id)
+                .is_none_or(|(when, _)| *when <= Instant::now());
+            if due {
+                self.try_one(id, case, desk);
+            }
+        }
+    }
+
+    fn try_one(&mut self, id: MoveId, case: CaseId, desk: &Desk) {
+        let result: Result<Progress, MoveError> = desk.retry(id, case);
+        let pause = self
+            .next
+            .get(&id)
+            .map_or(RETRY_TICK, |(_, pause)| (*pause * 2).min(RETRY_MOST));
+        match result {
+            Ok(Progress::Ended) => {
+                self.next.remove(&id);
+                return;
+            }
+            // A delivery under way may end any second: its sender is waiting for us.
+            Ok(Progress::Later(_)) => {
+                self.next.insert(id, (Instant::now(), RETRY_TICK));
+                return;
+            }
+            Err(error) => warn!("{error}; next try in {} s", pause.as_secs()),
+        }
+        self.next.insert(id, (Instant::now() + pause, pause));
+    }
+}

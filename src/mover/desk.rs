@@ -223,6 +223,17 @@ impl Desk {
         }
     }
 
+    /// A case with its recipients, as the store has them.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub fn case(&self, id: CaseId) -> Result<Option<(Case, Vec<Recipient>)>, StoreError> {
+        let Some(case) = self.store.case(id)? else {
+            return Ok(None);
+        };
+        Ok(Some((case, self.store.recipients(id)?)))
+    }
+
     /// Tries a move again, in the background: waits for nothing.
     ///
     /// # Errors

@@ -21,8 +21,8 @@ use crate::postfix::QueueFileError;
 use crate::postfix::instance::PostfixError;
 use crate::postfix::{Queue, QueueId};
 
-//pub use daemon::{DaemonError, run};
-pub use desk::Desk;
+pub use daemon::{DaemonError, run};
+pub use desk::{Desk, DeskError};
 pub use engine::{Engine, Progress};
 
 /// Why a move did not come to its end. Whatever it is, the decision is recorded and the move is tried again.

@@ -1,1 +1,254 @@
-//! stub
+//! Starts the web child without privilege, answers its questions, and replaces it when it ends.
+//!
+//! The mover keeps the listening socket, so while one child is replaced by the next no connection is refused: the
+//! kernel queues it. A child that says something that is not understood is taken for taken over, and killed.
+
+use std::io::{self, BufReader};
+use std::net::{Shutdown, TcpListener};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt as _;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use log::{error, info, warn};
+
+use super::Desk;
+use crate::postfix::user::User;
+use crate::web::protocol::{
+    Answer, MAX_ANSWER, MAX_QUESTION, Numbered, Question, Settings, receive, send,
+};
+
+/// Questions that may wait for a free worker; beyond it the child hears "busy".
+const WAITING: usize = 256;
+/// A child that ends sooner than this is started again only after as long.
+const SHORT_LIFE: Duration = Duration::from_secs(1);
+/// How long a child may take to end by itself.
+const FAREWELL: Duration = Duration::from_secs(4);
+
+/// A question, and where its answer goes.
+struct Errand {
+    question: Numbered<Question>,
+    answer_to: Arc<Mutex<UnixStream>>,
+}
+
+/// Everything that a web child is started with.
+pub struct Supervisor {
+    /// Program to run as the child: this one.
+    pub program: PathBuf,
+    /// The user it runs as.
+    pub user: User,
+    /// What it serves on.
+    pub listener: TcpListener,
+    /// Paths that it must not be able to open.
+    pub forbidden: Vec<PathBuf>,
+    /// What it is told when it starts.
+    pub settings: Mutex<Settings>,
+    errands: SyncSender<Errand>,
+    current: Mutex<Current>,
+}
+
+/// The child that serves now. `replacing` is set while it is ended on purpose, `ending` for good.
+#[derive(Default)]
+struct Current {
+    stream: Option<UnixStream>,
+    replacing: bool,
+    ending: bool,
+}
+
+impl Supervisor {
+    /// Prepares to start children, and starts `workers` threads that answer their questions at `desk`.
+    pub fn new(
+        program: PathBuf,
+        user: User,
+        listener: TcpListener,
+        forbidden: Vec<PathBuf>,
+        settings: Settings,
+        desk: &Arc<Desk>,
+        workers: usize,
+    ) -> Self {
+        let (errands, inbox) = sync_channel(WAITING);
+        let inbox = Arc::new(Mutex::new(inbox));
+        for _ in 0..workers {
+            let (inbox, desk) = (Arc::clone(&inbox), Arc::clone(desk));
+            thread::spawn(move || answer_errands(&inbox, &desk));
+        }
+        Self {
+            program,
+            user,
+            listener,
+            forbidden,
+            settings: Mutex::new(settings),
+            errands,
+            current: Mutex::default(),
+        }
+    }
+
+    /// Keeps one web child running until [`Supervisor::end`] is called.
+    pub fn run(&self) {
+        loop {
+            let started = Instant::now();
+            match self.serve_one() {
+                Ok(status) => info!("web child ended: {status}"),
+                Err(error) => error!("web child: {error}"),
+            }
+            let mut current = self.current();
+            if current.ending {
+                return;
+            }
+            let wanted = std::mem::take(&mut current.replacing);
+            drop(current);
+            if !wanted && started.elapsed() < SHORT_LIFE {
+                thread::sleep(SHORT_LIFE);
+            }
+        }
+    }
+
+    /// Ends the present child; the next one starts with the settings that are set then.
+    pub fn replace(&self) {
+        self.close(|current| current.replacing = true);
+    }
+
+    /// Ends the present child, and starts no other.
+    pub fn end(&self) {
+        self.close(|current| current.ending = true);
+    }
+
+    fn current(&self) -> std::sync::MutexGuard<'_, Current> {
+        self.current.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A child ends when it can read no more from its mover; what it has asked is still answered.
+    fn close(&self, note: impl FnOnce(&mut Current)) {
+        let mut current = self.current();
+        note(&mut current);
+        if let Some(stream) = &current.stream {
+            // An error means that the child has gone already.
+            let _ = stream.shutdown(Shutdown::Write);
+        }
+    }
+
+    /// Starts a child and answers it until it ends.
+    fn serve_one(&self) -> io::Result<std::process::ExitStatus> {
+        let (ours, theirs) = UnixStream::pair()?;
+        let mut child = self.start(theirs)?;
+        let answer_to = Arc::new(Mutex::new(ours.try_clone()?));
+        let settings = self
+            .settings
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
+        {
+            let mut current = self.current();
+            current.stream = Some(ours.try_clone()?);
+            if current.ending {
+                ours.shutdown(Shutdown::Write)?;
+            }
+        }
+        info!(
+            "web child {} started as user {}",
+            child.id(),
+            self.user.name
+        );
+        let welcome = Numbered {
+            number: 0,
+            body: Answer::Welcome(Box::new(settings)),
+        };
+        let told = send(
+            &mut *answer_to.lock().unwrap_or_else(PoisonError::into_inner),
+            &welcome,
+            MAX_ANSWER,
+        );
+        let result = told.and_then(|()| self.listen(BufReader::new(ours), &answer_to));
+        self.current().stream = None;
+        if let Err(error) = result {
+            warn!("web child {}: {error}; it is replaced", child.id());
+            child.kill()?;
+        }
+        wait(&mut child, FAREWELL)
+    }
+
+    fn start(&self, theirs: UnixStream) -> io::Result<Child> {
+        let mut command = Command::new(&self.program);
+        command.arg0("posttls-httpd (web)").arg("--web-child");
+        for path in &self.forbidden {
+            command.arg("--forbidden").arg(path);
+        }
+        command
+            .env_clear()
+            .current_dir("/")
+            .uid(self.user.uid)
+            .gid(self.user.gid);
+        let listener: OwnedFd = self.listener.try_clone()?.into();
+        command
+            .stdin(Stdio::from(OwnedFd::from(theirs)))
+            .stdout(Stdio::from(listener))
+            .spawn()
+    }
+
+    /// Reads questions until the child ends. An error means that it said something that is not understood.
+    fn listen(
+        &self,
+        mut from: BufReader<UnixStream>,
+        answer_to: &Arc<Mutex<UnixStream>>,
+    ) -> io::Result<()> {
+        while let Some(question) = receive::<Numbered<Question>>(&mut from, MAX_QUESTION)? {
+            let errand = Errand {
+                question,
+                answer_to: Arc::clone(answer_to),
+            };
+            match self.errands.try_send(errand) {
+                Ok(()) => {}
+                Err(TrySendError::Full(errand) | TrySendError::Disconnected(errand)) => {
+                    reply(&errand, Answer::Busy);
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+fn answer_errands(inbox: &Mutex<Receiver<Errand>>, desk: &Desk) {
+    loop {
+        let next = inbox.lock().unwrap_or_else(PoisonError::into_inner).recv();
+        let Ok(errand) = next else { return };
+        let answer = desk.answer(errand.question.body.clone());
+        reply(&errand, answer);
+    }
+}
+
+/// A child that is gone needs no answer; what was decided stands all the same.
+fn reply(errand: &Errand, body: Answer) {
+    let answer = Numbered {
+        number: errand.question.number,
+        body,
+    };
+    let mut stream = errand
+        .answer_to
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner);
+    if let Err(error) = send(&mut *stream, &answer, MAX_ANSWER) {
+        warn!("cannot answer the web child: {error}");
+    }
+}
+
+/// Waits for a child to end, and kills it when it takes longer than `patience`.
+fn wait(child: &mut Child, patience: Duration) -> io::Result<std::process::ExitStatus> {
+    let deadline = Instant::now() + patience;
+    while Instant::now() < deadline {
+        if let Some(status) = child.try_wait()? {
+            return Ok(status);
+        }
+        thread::sleep(Duration::from_millis(20));
+    }
+    warn!(
+        "web child {} did not end by itself and is killed",
+        child.id()
+    );
+    child.kill()?;
+    child.wait()
+}
