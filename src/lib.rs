@@ -8,6 +8,7 @@ pub mod link;
 pub mod logging;
 pub mod mover;
 pub mod notice;
+pub mod notify;
 pub mod postfix;
 pub mod text;
 pub mod web;

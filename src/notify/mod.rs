@@ -1,0 +1,7 @@
+//! What the sender is told: one mail, composed from templates and handed to the configured server.
+
+mod compose;
+mod send;
+
+pub use compose::{ComposeError, Letter, compose};
+pub use send::{SendError, send};
