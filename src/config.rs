@@ -315,6 +315,10 @@ impl Config {
                 format!("{kind} can't be offered to senders"),
             ));
         }
+        if let Err(error) = minijinja::Environment::new().render_str(&self.notification.subject, ())
+        {
+            return Err(("notification.subject", format!("{error:#}")));
+        }
         let target = &self.log.target;
         if !(target == "syslog" || target == "stderr" || target.starts_with('/')) {
             return Err((

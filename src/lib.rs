@@ -4,6 +4,7 @@
 pub mod address;
 pub mod case;
 pub mod config;
+pub mod exit;
 pub mod link;
 pub mod logging;
 pub mod mover;

@@ -2,6 +2,9 @@
 //!
 //! Apart because mail, page and log need the same rule; escaping for HTML is left to the template engine.
 
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
+
 /// Characters that change the direction or the visibility of what stands around them (Unicode UAX #9 and the
 /// zero-width ones): in an address or a subject they can make one domain look like another.
 fn misleads(c: char) -> bool {
@@ -38,6 +41,17 @@ pub fn readable(text: &str, max: usize) -> String {
     let mut cut: String = line.chars().take(max.saturating_sub(1)).collect();
     cut.push('…');
     cut
+}
+
+/// A moment as people read it, in the time zone of this system.
+pub fn moment(seconds: i64) -> String {
+    let Ok(timestamp) = Timestamp::from_second(seconds) else {
+        return String::new();
+    };
+    timestamp
+        .to_zoned(TimeZone::system())
+        .strftime("%A, %-d %B %Y, %H:%M (%Z)")
+        .to_string()
 }
 
 #[cfg(test)]

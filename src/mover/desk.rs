@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
-use jiff::tz::TimeZone;
 use log::{error, info, warn};
 
 use super::engine::{Engine, Progress};
@@ -309,17 +308,6 @@ fn choices(decision: &Decision, recipients: &[Recipient]) -> Result<Vec<(i64, Ac
     }
 }
 
-/// A moment as people read it, in the time zone of this system.
-pub fn readable_time(seconds: i64) -> String {
-    let Ok(timestamp) = Timestamp::from_second(seconds) else {
-        return String::new();
-    };
-    timestamp
-        .to_zoned(TimeZone::system())
-        .strftime("%A, %-d %B %Y, %H:%M (%Z)")
-        .to_string()
-}
-
 fn view(decided: &Decided) -> CaseView {
     let case = &decided.case;
     CaseView {
@@ -331,8 +319,8 @@ fn view(decided: &Decided) -> CaseView {
             .map(|sender| sender.as_str().to_owned())
             .unwrap_or_default(),
         subject: case.subject.clone(),
-        arrived: readable_time(case.key.arrival),
-        retry_until: case.retry_until.map(readable_time).unwrap_or_default(),
+        arrived: text::moment(case.key.arrival),
+        retry_until: case.retry_until.map(text::moment).unwrap_or_default(),
         recipients: decided
             .recipients
             .iter()

@@ -1,10 +1,12 @@
-//! What comes in: Postfix's delay notices. Reading, judging and checking them is pure; nothing here does I/O.
+//! What comes in: Postfix's delay notices. Reading, judging and checking them is pure; only [`hook`], the program, does
+//! I/O.
 //!
 //! A notice is believed only after [`origin::check`]; what it says is then read by [`parse::parse`] and judged by
 //! [`NoticeRecipient::failure`].
 
 mod classify;
 mod fields;
+pub mod hook;
 pub mod origin;
 mod parse;
 mod report;

@@ -3,5 +3,5 @@
 mod compose;
 mod send;
 
-pub use compose::{ComposeError, Letter, compose};
+pub use compose::{ComposeError, Letter, TEMPLATES, compose};
 pub use send::{SendError, send};
