@@ -2,9 +2,11 @@
 #![forbid(unsafe_code)]
 
 pub mod address;
+pub mod admin;
 pub mod case;
 pub mod config;
 pub mod exit;
+pub mod httpd;
 pub mod link;
 pub mod logging;
 pub mod mover;

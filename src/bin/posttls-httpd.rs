@@ -1,2 +1,4 @@
 //! `posttls-httpd`, the mover and its web child.
-fn main() {}
+fn main() -> std::process::ExitCode {
+    posttls::httpd::main().into()
+}

@@ -1,2 +1,4 @@
 //! `posttls-pipe`, the hook that pipe(8) runs for each delay notice.
-fn main() {}
+fn main() -> std::process::ExitCode {
+    posttls::notice::hook::main().into()
+}

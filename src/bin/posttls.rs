@@ -1,2 +1,4 @@
 //! `posttls`, the admin's command.
-fn main() {}
+fn main() -> std::process::ExitCode {
+    posttls::admin::main().into()
+}

@@ -1,0 +1,144 @@
+//! `posttls cases` and `posttls case`: what the store knows.
+
+use std::fmt::Write as _;
+use std::path::Path;
+
+use clap::Args;
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
+use serde::Serialize;
+
+use super::{AdminError, Done, print, print_json};
+use crate::case::store::{Event, Store};
+use crate::case::{Case, CaseState, Recipient};
+use crate::config::Config;
+use crate::exit::Exit;
+use crate::postfix::QueueId;
+use crate::text;
+
+#[derive(Debug, Args)]
+pub(super) struct CasesOptions {
+    /// Cases in another state than open.
+    #[arg(long, value_parser = |text: &str| text.parse::<CaseState>(), value_name = "open|watched|closed")]
+    state: Option<CaseState>,
+    /// Cases in every state.
+    #[arg(long, conflicts_with = "state")]
+    all: bool,
+    /// Print JSON: an array of cases with their recipients.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct CaseOptions {
+    /// Queue ID in the encrypt instance, as `mailq` shows it.
+    queue_id: QueueId,
+    /// Print JSON: the case with recipients and events.
+    #[arg(long)]
+    json: bool,
+}
+
+/// A case as JSON shows it.
+#[derive(Serialize)]
+struct Whole {
+    #[serde(flatten)]
+    case: Case,
+    recipients: Vec<Recipient>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    events: Option<Vec<Event>>,
+}
+
+pub(super) fn list(options: &CasesOptions, config: &Path) -> Done {
+    let store = open(config)?;
+    let state = if options.all { None } else { Some(options.state.unwrap_or(CaseState::Open)) };
+    let mut found = Vec::new();
+    for case in store.cases(state)? {
+        found.push(Whole { recipients: store.recipients(case.id)?, case, events: None });
+    }
+    if options.json {
+        print_json(&found)?;
+        return Ok(Exit::Ok);
+    }
+    let odd = store.odd_notices()?.len();
+    let mut out = String::new();
+    if found.is_empty() {
+        let what = state.map_or("", CaseState::as_str);
+        let _ = writeln!(out, "No {what} cases.");
+    }
+    for Whole { case, recipients, .. } in &found {
+        let _ = writeln!(out, "{}", headline(case));
+        for recipient in recipients {
+            let _ = writeln!(out, "    {}", line(recipient));
+        }
+    }
+    if odd > 0 {
+        let _ = writeln!(out, "{odd} notices could not be used; they are in the table odd_notices of the store.");
+    }
+    print(&out)?;
+    Ok(Exit::Ok)
+}
+
+pub(super) fn show(options: &CaseOptions, config: &Path) -> Done {
+    let store = open(config)?;
+    let cases = store.cases_of(&options.queue_id)?;
+    if cases.is_empty() {
+        return Err(no_case(&options.queue_id));
+    }
+    let mut found = Vec::new();
+    for case in cases {
+        found.push(Whole { recipients: store.recipients(case.id)?, events: Some(store.events(case.id)?), case });
+    }
+    if options.json {
+        // The newest one: that of the message that has the queue ID now.
+        print_json(&found[0])?;
+        return Ok(Exit::Ok);
+    }
+    let mut out = String::new();
+    for Whole { case, recipients, events } in &found {
+        let _ = writeln!(out, "{}", headline(case));
+        let _ = writeln!(out, "    subject: {}", text::readable(&case.subject, 100));
+        if let Some(until) = case.retry_until {
+            let _ = writeln!(out, "    Postfix keeps trying until {}", text::moment(until));
+        }
+        for recipient in recipients {
+            let _ = writeln!(out, "    {}", line(recipient));
+            let _ = writeln!(out, "        {} {}", recipient.status, text::readable(&recipient.detail, 200));
+        }
+        for event in events.iter().flatten() {
+            let recipient = if event.recipient.is_empty() { String::new() } else { format!(" <{}>", text::shown(&event.recipient)) };
+            let _ = writeln!(out, "    {} {}{recipient}: {}", clock(event.at), event.what, text::shown(&event.detail));
+        }
+        for (id, copy) in store.conflicts(case.id)? {
+            let copy = copy.unwrap_or_else(|| "none".to_owned());
+            let _ = writeln!(out, "    move {} is stopped for you to look at; copy on hold in the may instance: {copy}", id.0);
+        }
+    }
+    print(&out)?;
+    Ok(Exit::Ok)
+}
+
+pub(super) fn open(config: &Path) -> Result<Store, AdminError> {
+    let config = Config::load(config)?;
+    Ok(Store::open(&config.store.path, false)?)
+}
+
+pub(super) fn no_case(queue_id: &QueueId) -> AdminError {
+    let text = format!("{queue_id}: PostTLS has no case of this queue ID; `posttls cases --all` lists what it has");
+    AdminError::new(Exit::NotFound, text)
+}
+
+fn headline(case: &Case) -> String {
+    let sender = case.key.sender.as_ref().map(ToString::to_string).unwrap_or_default();
+    let told = case.notified_at.map_or_else(|| "not notified".to_owned(), |at| format!("notified {}", clock(at)));
+    format!("{}  {}  from=<{sender}>  {}, {told}", case.key.queue_id, clock(case.key.arrival * 1000), case.state)
+}
+
+fn line(recipient: &Recipient) -> String {
+    let note = if recipient.may_send || !recipient.state.is_open() { "" } else { ", may not go unencrypted" };
+    format!("to=<{}>  {}, {}{note}", recipient.address, recipient.failure, recipient.state)
+}
+
+fn clock(milliseconds: i64) -> String {
+    let Ok(timestamp) = Timestamp::from_millisecond(milliseconds) else { return "?".to_owned() };
+    timestamp.to_zoned(TimeZone::system()).strftime("%Y-%m-%d %H:%M:%S").to_string()
+}

@@ -1,0 +1,118 @@
+//! `posttls`, the admin's command: its command line, and one place that prints errors and chooses the exit code.
+
+mod cases;
+mod decide;
+mod demo;
+mod init;
+mod sandbox;
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::address::Address;
+use crate::case::Action;
+use crate::exit::Exit;
+use crate::postfix::QueueId;
+
+/// Lets Postfix refuse unencrypted delivery, and asks the sender when a server has no usable TLS.
+#[derive(Debug, Parser)]
+#[command(name = "posttls", version, after_help = "Exit codes: 0 done; 1 failed; 64 wrong usage; 66 no such case.")]
+struct CommandLine {
+    /// The configuration file.
+    #[arg(long, global = true, default_value = "/etc/posttls/posttls.toml", env = "POSTTLS_CONFIG")]
+    config: PathBuf,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Create the users, directories, key, database and configuration file; what exists is left as it is.
+    Init(init::InitOptions),
+    /// List the cases: messages of which recipients wait for their sender's decision.
+    Cases(cases::CasesOptions),
+    /// Show one case: recipients, decisions, and everything that happened.
+    Case(cases::CaseOptions),
+    /// Send recipients of a message unencrypted if need be, in the sender's place.
+    Release(DecideOptions),
+    /// Delete recipients of a message from the queue, in the sender's place.
+    Delete(DecideOptions),
+    /// Start or stop real Postfix instances in a directory, to try PostTLS out.
+    Sandbox(sandbox::SandboxOptions),
+    /// Show the main job on real Postfix in a sandbox.
+    Demo(demo::DemoOptions),
+}
+
+#[derive(Debug, Args)]
+struct DecideOptions {
+    /// Queue ID in the encrypt instance, as `mailq` shows it.
+    queue_id: QueueId,
+    /// Only this recipient; may be given several times. Without it: all that wait for a decision.
+    #[arg(long = "recipient", value_name = "ADDRESS")]
+    recipients: Vec<Address>,
+    /// Print the result as JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+/// An error of the admin's command: the text for the operator, and how the program ends.
+#[derive(Debug)]
+pub(crate) struct AdminError {
+    text: String,
+    exit: Exit,
+}
+
+impl AdminError {
+    fn new(exit: Exit, text: impl Into<String>) -> Self {
+        Self { text: text.into(), exit }
+    }
+}
+
+/// Every error of the library explains itself.
+impl<E: std::error::Error> From<E> for AdminError {
+    fn from(error: E) -> Self {
+        Self::new(Exit::Failure, error.to_string())
+    }
+}
+
+type Done = Result<Exit, AdminError>;
+
+/// Runs the command with the arguments of this process.
+pub fn main() -> Exit {
+    let line = match CommandLine::try_parse() {
+        Ok(line) => line,
+        Err(error) => {
+            let exit = if error.use_stderr() { Exit::Usage } else { Exit::Ok };
+            let _ = error.print();
+            return exit;
+        }
+    };
+    let done = match &line.command {
+        Command::Init(options) => init::run(options, &line.config),
+        Command::Cases(options) => cases::list(options, &line.config),
+        Command::Case(options) => cases::show(options, &line.config),
+        Command::Release(options) => decide::run(options, Action::Send, &line.config),
+        Command::Delete(options) => decide::run(options, Action::Delete, &line.config),
+        Command::Sandbox(options) => sandbox::run(options),
+        Command::Demo(options) => demo::run(options),
+    };
+    done.unwrap_or_else(|error| {
+        eprintln!("posttls: {}", error.text);
+        error.exit
+    })
+}
+
+/// Prints to standard output. A reader that has gone away (`posttls cases | head`) is no error.
+fn print(text: &str) -> Result<(), AdminError> {
+    use std::io::Write as _;
+    match std::io::stdout().write_all(text.as_bytes()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error.into()),
+        _ => Ok(()),
+    }
+}
+
+/// Prints a value as indented JSON.
+fn print_json(value: &impl serde::Serialize) -> Result<(), AdminError> {
+    print(&format!("{}\n", serde_json::to_string_pretty(value)?))
+}

@@ -1,0 +1,71 @@
+//! `posttls-httpd`: one program, two processes. Started by the admin it is the mover; started by the mover, with
+//! `--web-child`, it is the web child, and finds its socket to the mover as standard input and its listening socket as
+//! standard output.
+
+use std::io;
+use std::net::TcpListener;
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+
+use clap::Parser;
+use log::error;
+
+use crate::exit::Exit;
+use crate::web::{child, privilege};
+use crate::{logging, mover};
+
+/// Shows senders their cases, and carries out what they decide.
+///
+/// Start it as root: it moves messages between the queues of two Postfix instances. What speaks HTTP is a child
+/// process without privilege. SIGHUP reloads templates and configuration, SIGTERM ends it.
+#[derive(Debug, Parser)]
+#[command(name = "posttls-httpd", version)]
+struct Arguments {
+    /// The configuration file.
+    #[arg(long, default_value = "/etc/posttls/posttls.toml")]
+    config: PathBuf,
+    /// Serve as the web child of the mover that started this process.
+    #[arg(long, hide = true)]
+    web_child: bool,
+    /// A path that the web child must not be able to open.
+    #[arg(long, hide = true, requires = "web_child")]
+    forbidden: Vec<PathBuf>,
+}
+
+/// Runs the program with the arguments of this process.
+pub fn main() -> Exit {
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            let exit = if error.use_stderr() { Exit::Usage } else { Exit::Ok };
+            let _ = error.print();
+            return exit;
+        }
+    };
+    let result = if arguments.web_child {
+        logging::start("posttls/web", "stderr");
+        serve(&arguments.forbidden).map_err(|error| error.to_string())
+    } else {
+        mover::run(&arguments.config).map_err(|error| error.to_string())
+    };
+    match result {
+        Ok(()) => Exit::Ok,
+        Err(text) => {
+            error!("{text}");
+            eprintln!("posttls-httpd: {text}");
+            Exit::Failure
+        }
+    }
+}
+
+fn serve(forbidden: &[PathBuf]) -> Result<(), child::WebError> {
+    privilege::prove_unprivileged(forbidden)?;
+    let mover = duplicate(io::stdin().as_fd().try_clone_to_owned())?;
+    let listener = duplicate(io::stdout().as_fd().try_clone_to_owned())?;
+    child::run(UnixStream::from(mover), TcpListener::from(listener))
+}
+
+fn duplicate(descriptor: io::Result<OwnedFd>) -> Result<OwnedFd, child::WebError> {
+    descriptor.map_err(child::WebError::Mover)
+}
