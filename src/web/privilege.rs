@@ -68,6 +68,8 @@ fn limit(resource: Resource, wanted: u64, hard: bool) -> Result<(), WebError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs::Permissions;
+    use std::os::unix::fs::PermissionsExt;
     use std::os::unix::process::CommandExt;
     use std::process::Command;
 
@@ -110,6 +112,7 @@ mod tests {
         let directory = tempfile::tempdir_in("/tmp").unwrap();
         let secret = directory.path().join("key");
         std::fs::write(&secret, "secret").unwrap();
+        std::fs::set_permissions(&secret, Permissions::from_mode(0o600)).unwrap();
         assert!(succeeds(&secret, 65534, 65534));
         assert!(!succeeds(&secret, 65534, 0), "group root");
         assert!(!succeeds(&secret, 0, 65534), "root");
