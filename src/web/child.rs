@@ -67,11 +67,15 @@ enum Event {
 /// # Errors
 /// When the process can't serve any more; it must then end, and be replaced.
 pub fn run(mover: UnixStream, listener: TcpListener) -> Result<(), WebError> {
+    run_with(mover, listener, IDLE)
+}
+
+fn run_with(mover: UnixStream, listener: TcpListener, idle: Duration) -> Result<(), WebError> {
     let (link, settings) = MoverLink::greet(mover).map_err(WebError::Mover)?;
     let link = Arc::new(link);
     let service = Arc::new(Service::new(&settings, Arc::clone(&link)));
     for timeout in [Timeout::Recv, Timeout::Send] {
-        set_socket_timeout(&listener, timeout, Some(IDLE))
+        set_socket_timeout(&listener, timeout, Some(idle))
             .map_err(|e| WebError::Listener(e.into()))?;
     }
     let (tell, events) = channel();
@@ -175,5 +179,52 @@ impl Place {
 impl Drop for Place {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::web::protocol::{Answer, MAX_ANSWER, Numbered, Settings, send};
+    use std::io::{Read, Write};
+    use std::net::TcpStream;
+
+    /// The accept loop ends several times here, and nobody notices; who says nothing is hung up on.
+    #[test]
+    fn idle_connections_are_closed_and_new_ones_taken() {
+        let (mover, child) = UnixStream::pair().unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let child = thread::spawn(move || run_with(child, listener, Duration::from_millis(200)));
+        let welcome = Answer::Welcome(Box::new(Settings {
+            admin_contact: String::new(),
+            trusted_proxies: Vec::new(),
+            templates: Default::default(),
+        }));
+        send(
+            &mover,
+            &Numbered {
+                number: 0,
+                body: welcome,
+            },
+            MAX_ANSWER,
+        )
+        .unwrap();
+        // What came before the timeout was set does not have it.
+        thread::sleep(Duration::from_millis(300));
+        let mut silent = TcpStream::connect(address).unwrap();
+        write!(silent, "GET / HT").unwrap();
+        for _ in 0..4 {
+            thread::sleep(Duration::from_millis(350));
+            let mut client = TcpStream::connect(address).unwrap();
+            write!(client, "GET /style.css HTTP/1.0\r\n\r\n").unwrap();
+            let mut answer = String::new();
+            client.read_to_string(&mut answer).unwrap();
+            assert!(answer.contains(" 200 OK"), "{answer}");
+        }
+        silent.set_nonblocking(true).unwrap();
+        assert_eq!(silent.read(&mut [0]).unwrap(), 0, "hung up");
+        drop(mover);
+        assert!(child.join().unwrap().is_ok());
     }
 }

@@ -139,6 +139,8 @@ impl MoverLink {
                     }
                 }
                 Ok(None) => break Ok(()),
+                // It ended without having read all questions.
+                Err(error) if error.kind() == io::ErrorKind::ConnectionReset => break Ok(()),
                 Err(error) => break Err(error),
             }
         };
