@@ -82,7 +82,7 @@ fn mixed() -> CaseView {
     use RecipientState::*;
     let long = format!(
         "{}@{}.test",
-        "sales-department-of-the-northern-branch-office".repeat(1),
+        "sales-department-of-the-northern-branch-office",
         "m".repeat(50)
     );
     let mut view = case(vec![
