@@ -3,8 +3,14 @@
 //! tiny_http 0.12 has no timeouts, and its accept loop ends at the first error. Both are met here. Timeouts are set on
 //! the listening socket, from which Linux hands them down to every accepted one. As `accept` then times out too, a
 //! loop that ended so is followed by a new one on the same socket, while the old one goes on answering its connections.
+//! (tiny_http logs each such end as an error: a logger should leave out the target `tiny_http`.)
 //! At any other accept error, or when all threads hang, the process ends and the mover replaces it; the mover keeps the
 //! listening socket, so no connection is refused meanwhile.
+//!
+//! Not met, as it happens inside tiny_http (the first two seen): a `Content-Length` beyond what can be allocated, and a
+//! connection that is reset between its request and `accept`, abort the process; a header line has no limit. So
+//! this belongs behind a reverse proxy, which it needs for HTTPS anyway, and the mover must not wait long with a
+//! replacement.
 
 use std::io::{self, ErrorKind};
 use std::net::TcpListener;
