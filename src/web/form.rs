@@ -1,0 +1,262 @@
+//! The submitted form, read strictly: what is not exactly a decision is none. Pure.
+//!
+//! A sender can't take back a delete or an unencrypted delivery, so a damaged, cut-off or ambiguous form changes
+//! nothing. Fields: `action=send|delete|keep` once, with any number of `recipient=`; or `choice-N=send|delete|keep|none`
+//! for recipient number N. As soon as one `choice-N` is there, only those count.
+
+use std::collections::BTreeMap;
+
+use crate::web::protocol::{Action, Decision};
+
+/// Why a form is no decision.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum BadForm {
+    /// Not `application/x-www-form-urlencoded`, or bad escapes, or not UTF-8.
+    #[error("the form is damaged")]
+    Damaged,
+    /// A field that no page of ours has.
+    #[error("the form has a field that is not known here")]
+    UnknownField,
+    /// A value that the field can't have.
+    #[error("the form has a value that is not known here")]
+    UnknownValue,
+    /// One field with two values.
+    #[error("the form says two different things")]
+    Contradiction,
+    /// Well-formed, and nothing in it is chosen.
+    #[error("nothing is chosen")]
+    NothingChosen,
+}
+
+/// Is this `Content-Type` the one that a form has?
+pub fn is_form(content_type: Option<&str>) -> bool {
+    content_type.is_some_and(|value| {
+        let kind = value.split(';').next().unwrap_or_default().trim();
+        kind.eq_ignore_ascii_case("application/x-www-form-urlencoded")
+    })
+}
+
+/// Reads the body of a POST.
+///
+/// # Errors
+/// When it is not exactly one decision.
+pub fn parse(body: &[u8]) -> Result<Decision, BadForm> {
+    if !is_well_encoded(body) {
+        return Err(BadForm::Damaged);
+    }
+    let mut actions = Vec::new();
+    let mut recipients = Vec::new();
+    let mut choices: BTreeMap<i64, Option<Action>> = BTreeMap::new();
+    for (name, value) in url::form_urlencoded::parse(body) {
+        match name.as_ref() {
+            "action" => actions.push(action(&value).ok_or(BadForm::UnknownValue)?),
+            "recipient" if value.is_empty() || value.chars().any(char::is_control) => {
+                return Err(BadForm::UnknownValue);
+            }
+            "recipient" => recipients.push(value.into_owned()),
+            other => {
+                let number = other.strip_prefix("choice-").and_then(recipient_number);
+                let number = number.ok_or(BadForm::UnknownField)?;
+                let choice = match value.as_ref() {
+                    "none" => None,
+                    value => Some(action(value).ok_or(BadForm::UnknownValue)?),
+                };
+                if choices
+                    .insert(number, choice)
+                    .is_some_and(|before| before != choice)
+                {
+                    return Err(BadForm::Contradiction);
+                }
+            }
+        }
+    }
+    if !choices.is_empty() {
+        return each(choices);
+    }
+    let action = *actions.first().ok_or(BadForm::NothingChosen)?;
+    if actions.iter().any(|other| *other != action) {
+        return Err(BadForm::Contradiction);
+    }
+    Ok(Decision::Same { action, recipients })
+}
+
+fn each(choices: BTreeMap<i64, Option<Action>>) -> Result<Decision, BadForm> {
+    let choices: Vec<(i64, Action)> = choices
+        .into_iter()
+        .filter_map(|(number, choice)| choice.map(|action| (number, action)))
+        .collect();
+    if choices.is_empty() {
+        return Err(BadForm::NothingChosen);
+    }
+    Ok(Decision::Each { choices })
+}
+
+/// The action of this name.
+pub fn action(name: &str) -> Option<Action> {
+    match name {
+        "send" => Some(Action::Send),
+        "delete" => Some(Action::Delete),
+        "keep" => Some(Action::Keep),
+        _ => None,
+    }
+}
+
+/// Digits only: no sign, no blank.
+fn recipient_number(text: &str) -> Option<i64> {
+    text.bytes()
+        .all(|b| b.is_ascii_digit())
+        .then(|| text.parse().ok())?
+}
+
+/// `form_urlencoded` mends what it does not understand; here nothing is mended.
+fn is_well_encoded(body: &[u8]) -> bool {
+    let mut decoded = Vec::with_capacity(body.len());
+    let mut octets = body.iter().copied();
+    while let Some(octet) = octets.next() {
+        if octet != b'%' {
+            decoded.push(octet);
+            continue;
+        }
+        let mut digit = || char::from(octets.next()?).to_digit(16);
+        match (digit(), digit()) {
+            (Some(high), Some(low)) => decoded.push((high * 16 + low) as u8),
+            _ => return false,
+        }
+    }
+    std::str::from_utf8(&decoded).is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn same(action: Action, recipients: &[&str]) -> Result<Decision, BadForm> {
+        let recipients = recipients.iter().map(|r| (*r).to_owned()).collect();
+        Ok(Decision::Same { action, recipients })
+    }
+
+    #[test]
+    fn one_action_for_all_or_for_those_named() {
+        assert_eq!(parse(b"action=send"), same(Action::Send, &[]));
+        assert_eq!(
+            parse(b"action=delete&recipient=a%40b.test&recipient=%22x+y%22%40b.test"),
+            same(Action::Delete, &["a@b.test", "\"x y\"@b.test"])
+        );
+        assert_eq!(parse(b"action=keep&action=keep&"), same(Action::Keep, &[]));
+        assert_eq!(
+            parse("action=keep&recipient=jürgen@müller.test".as_bytes()),
+            same(Action::Keep, &["jürgen@müller.test"])
+        );
+    }
+
+    #[test]
+    fn a_choice_for_each_skips_those_without() {
+        assert_eq!(
+            parse(b"choice-7=send&choice-2=none&choice-3=delete&choice-3=delete"),
+            Ok(Decision::Each {
+                choices: vec![(3, Action::Delete), (7, Action::Send)]
+            })
+        );
+        assert_eq!(
+            parse(b"action=delete&recipient=a%40b.test&choice-1=keep"),
+            Ok(Decision::Each {
+                choices: vec![(1, Action::Keep)]
+            }),
+            "as soon as one choice-N is there, only those count"
+        );
+    }
+
+    #[test]
+    fn what_is_not_exactly_a_decision_is_none() {
+        for (body, why) in [
+            (&b""[..], BadForm::NothingChosen),
+            (b"recipient=a%40b.test", BadForm::NothingChosen),
+            (b"choice-1=none&choice-2=none", BadForm::NothingChosen),
+            (b"action=none", BadForm::UnknownValue),
+            (b"action=", BadForm::UnknownValue),
+            (b"action=Send", BadForm::UnknownValue),
+            (b"action=send%00", BadForm::UnknownValue),
+            (b"action=send;action=delete", BadForm::UnknownValue),
+            (b"action=send&recipient=", BadForm::UnknownValue),
+            (b"action=send&recipient=a%0d%0ab", BadForm::UnknownValue),
+            (b"action=send&action=delete", BadForm::Contradiction),
+            (b"choice-1=send&choice-01=keep", BadForm::Contradiction),
+            (b"choice-1=send&choice-1=none", BadForm::Contradiction),
+            (b"choice-=send", BadForm::UnknownField),
+            (b"choice--1=send", BadForm::UnknownField),
+            (b"choice-+1=send", BadForm::UnknownField),
+            (b"choice-9223372036854775808=send", BadForm::UnknownField),
+            (b"ACTION=send", BadForm::UnknownField),
+            (b"{\"action\":\"send\"}", BadForm::UnknownField),
+            (b"action=send&recipient=%4", BadForm::Damaged),
+            (b"action=send&recipient=%zz", BadForm::Damaged),
+            (b"action=send&recipient=%ff", BadForm::Damaged),
+            (b"action=send\xff", BadForm::Damaged),
+        ] {
+            assert_eq!(parse(body), Err(why), "{}", String::from_utf8_lossy(body));
+        }
+    }
+
+    #[test]
+    fn only_the_type_of_forms_is_a_form() {
+        for yes in [
+            "application/x-www-form-urlencoded",
+            "Application/X-WWW-Form-urlencoded; charset=utf-8",
+        ] {
+            assert!(is_form(Some(yes)));
+        }
+        for no in [
+            None,
+            Some(""),
+            Some("text/plain"),
+            Some("multipart/form-data; boundary=x"),
+        ] {
+            assert!(!is_form(no));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_octets_are_a_decision_only_with_a_field_that_says_so(body in prop::collection::vec(any::<u8>(), 0..300)) {
+            if parse(&body).is_ok() {
+                let text = String::from_utf8_lossy(&body).into_owned();
+                prop_assert!(["send", "delete", "keep", "%"].iter().any(|word| text.contains(word)), "{}", text);
+            }
+        }
+
+        #[test]
+        fn near_forms_never_panic_and_never_decide_what_they_do_not_say(
+            body in "((action|choice-[0-9]{1,20}|recipient|x)(=(send|delete|keep|none|%[0-9a-fg]{1,2}|[a@.]{0,4}))?[&;]?){0,6}"
+        ) {
+            match parse(body.as_bytes()) {
+                Ok(Decision::Same { action, .. }) => {
+                    let word = format!("action={}", name(action));
+                    prop_assert!(body.contains(&word) && !body.contains("choice-"), "{}", body);
+                }
+                Ok(Decision::Each { choices }) => for (number, action) in choices {
+                    let word = format!("{number}={}", name(action));
+                    prop_assert!(body.contains(&word), "{} {}", word, body);
+                },
+                Err(_) => {}
+            }
+        }
+
+        #[test]
+        fn what_a_browser_encodes_is_read_back(recipients in prop::collection::vec("[^\\p{Cc}]{1,40}", 0..5)) {
+            let body = url::form_urlencoded::Serializer::new(String::new())
+                .append_pair("action", "send")
+                .extend_pairs(recipients.iter().map(|r| ("recipient", r)))
+                .finish();
+            prop_assert_eq!(parse(body.as_bytes()), Ok(Decision::Same { action: Action::Send, recipients }));
+        }
+    }
+
+    fn name(action: Action) -> &'static str {
+        match action {
+            Action::Send => "send",
+            Action::Delete => "delete",
+            Action::Keep => "keep",
+        }
+    }
+}

@@ -1,0 +1,266 @@
+//! The pages: templates, sentences and style sheet, all within the program, each replaceable by the admin.
+//!
+//! All sentences stand in one catalogue (`texts/en.toml`) and none in a template: a language is one more catalogue, and
+//! an admin's own template keeps working in all of them. The engine escapes everything for HTML.
+//!
+//! An override that is broken must not take the service down: it is reported in the log, and the built-in one is used.
+
+use std::sync::LazyLock;
+
+use minijinja::value::{Kwargs, Serde};
+use minijinja::{AutoEscape, Environment, UndefinedBehavior, Value, context};
+
+use crate::text::shown;
+use crate::web::form::BadForm;
+use crate::web::protocol::{Action, CaseView, Settings};
+use crate::web::view;
+
+/// The built-in templates by file name, which is also the name of an override.
+pub const TEMPLATES: [(&str, &str); 5] = [
+    ("layout.html", include_str!("templates/layout.html")),
+    ("case.html", include_str!("templates/case.html")),
+    ("result.html", include_str!("templates/result.html")),
+    ("front.html", include_str!("templates/front.html")),
+    ("error.html", include_str!("templates/error.html")),
+];
+/// File name of the style sheet, which can be overridden likewise.
+pub const STYLE: (&str, &str) = ("style.css", include_str!("templates/style.css"));
+
+static TEXTS: LazyLock<Value> = LazyLock::new(|| {
+    let texts: toml::Table = toml::from_str(include_str!("texts/en.toml")).unwrap_or_default();
+    Value::from(Serde(texts))
+});
+
+/// Why there is no other page to show.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Fault {
+    /// 400: the form is no decision.
+    BadForm(BadForm),
+    /// 400: the mover refused it, for the reason given.
+    Refused(String),
+    /// 404.
+    NotFound,
+    /// 405.
+    WrongMethod,
+    /// 408: the body did not come in time, or not in full.
+    TooSlow,
+    /// 410.
+    Expired,
+    /// 411: a body without a length.
+    LengthRequired,
+    /// 413.
+    TooLarge,
+    /// 414.
+    AddressTooLong,
+    /// 500: a fault of ours.
+    Internal,
+    /// 503: the mover does not answer in time.
+    Unavailable,
+}
+
+impl Fault {
+    /// The HTTP status.
+    pub fn status(&self) -> u16 {
+        match self {
+            Self::BadForm(_) | Self::Refused(_) => 400,
+            Self::NotFound => 404,
+            Self::WrongMethod => 405,
+            Self::TooSlow => 408,
+            Self::Expired => 410,
+            Self::LengthRequired => 411,
+            Self::TooLarge => 413,
+            Self::AddressTooLong => 414,
+            Self::Internal => 500,
+            Self::Unavailable => 503,
+        }
+    }
+
+    fn key(&self) -> &'static str {
+        match self {
+            Self::BadForm(BadForm::NothingChosen) => "nothing-chosen",
+            Self::BadForm(_) => "bad-request",
+            Self::Refused(_) => "refused",
+            Self::NotFound => "not-found",
+            Self::WrongMethod => "wrong-method",
+            Self::TooSlow => "too-slow",
+            Self::Expired => "expired",
+            Self::LengthRequired => "length-required",
+            Self::TooLarge => "too-large",
+            Self::AddressTooLong => "address-too-long",
+            Self::Internal => "internal",
+            Self::Unavailable => "unavailable",
+        }
+    }
+}
+
+/// Everything that makes pages.
+pub struct Pages {
+    built_in: Environment<'static>,
+    /// With the admin's templates; `None` when there are none that work.
+    overridden: Option<Environment<'static>>,
+    style: String,
+    contact: Value,
+}
+
+impl Pages {
+    /// Takes the admin's templates and tries them out.
+    pub fn new(settings: &Settings) -> Self {
+        let built_in = environment();
+        let mut overridden = environment();
+        let mut any = false;
+        for (name, source) in &settings.templates {
+            if name == STYLE.0 {
+                continue;
+            }
+            if !TEMPLATES.iter().any(|(known, _)| known == name) {
+                log::warn!(
+                    "template {}: there is none of this name, ignored",
+                    shown(name)
+                );
+                continue;
+            }
+            match overridden.add_template_owned(name.clone(), source.clone()) {
+                Ok(()) => any = true,
+                Err(error) => log::warn!("template {name}: {error:#}; using the built-in one"),
+            }
+        }
+        Self {
+            built_in,
+            overridden: any.then_some(overridden),
+            style: settings
+                .templates
+                .get(STYLE.0)
+                .map_or(STYLE.1, String::as_str)
+                .to_owned(),
+            contact: contact(&settings.admin_contact),
+        }
+    }
+
+    /// The style sheet.
+    pub fn style(&self) -> &str {
+        &self.style
+    }
+
+    /// `/`.
+    pub fn front(&self) -> String {
+        self.render("front.html", context! {})
+    }
+
+    /// The case, and the forms for what is open in it.
+    pub fn case(&self, token: &str, case: &CaseView, preselect: Option<Action>) -> String {
+        self.render(
+            "case.html",
+            context! {
+                token,
+                preselect => Value::from(Serde(preselect)),
+                case => view::message(case),
+                open => view::recipients(case, |r| r.open),
+                others => view::recipients(case, |r| !r.open),
+            },
+        )
+    }
+
+    /// What a decision did.
+    pub fn result(&self, token: &str, case: &CaseView) -> String {
+        self.render(
+            "result.html",
+            context! {
+                token,
+                headline => view::headline(case),
+                case => view::message(case),
+                decided => view::recipients(case, |r| r.outcome.is_some()),
+                open => view::recipients(case, |r| r.open && r.outcome.is_none()),
+            },
+        )
+    }
+
+    /// Any page with a status of 400 and above. `token` only when the link is worth following again.
+    pub fn error(&self, fault: &Fault, token: Option<&str>) -> String {
+        let why = match fault {
+            Fault::Refused(why) => Some(shown(why)),
+            _ => None,
+        };
+        let error = TEXTS
+            .get_attr("error")
+            .and_then(|e| e.get_attr(fault.key()))
+            .unwrap_or_default();
+        self.render(
+            "error.html",
+            context! { error, why, token, status => fault.status() },
+        )
+    }
+
+    fn render(&self, name: &str, values: Value) -> String {
+        let values = context! { t => &*TEXTS, contact => &self.contact, ..values };
+        if let Some(environment) = &self.overridden {
+            match environment
+                .get_template(name)
+                .and_then(|t| t.render(&values))
+            {
+                Ok(page) => return page,
+                Err(error) => log::warn!("template {name}: {error:#}; using the built-in one"),
+            }
+        }
+        let page = self
+            .built_in
+            .get_template(name)
+            .and_then(|t| t.render(&values));
+        page.unwrap_or_else(|error| {
+            log::error!("built-in template {name}: {error:#}");
+            "<!DOCTYPE html><html lang=\"en\"><title>Error</title><h1>Something went wrong on our side</h1></html>"
+                .to_owned()
+        })
+    }
+}
+
+fn environment() -> Environment<'static> {
+    let mut environment = Environment::new();
+    environment.set_auto_escape_callback(|_| AutoEscape::Html);
+    environment.set_undefined_behavior(UndefinedBehavior::SemiStrict);
+    environment.add_filter("fill", fill);
+    for (name, source) in TEMPLATES {
+        if let Err(error) = environment.add_template(name, source) {
+            log::error!("built-in template {name}: {error:#}");
+        }
+    }
+    environment
+}
+
+/// `"until {date}"|fill(date=…)`; the result is escaped like any other text.
+fn fill(text: &str, values: Kwargs) -> Result<String, minijinja::Error> {
+    let mut filled = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some((before, (name, after))) = rest
+        .split_once('{')
+        .and_then(|(before, rest)| Some((before, rest.split_once('}')?)))
+    {
+        filled.push_str(before);
+        filled.push_str(&values.get::<Value>(name)?.to_string());
+        rest = after;
+    }
+    filled.push_str(rest);
+    values.assert_all_used()?;
+    Ok(filled)
+}
+
+/// A link only for what certainly is a plain mail or web address.
+fn contact(text: &str) -> Value {
+    let text = shown(text);
+    let plain = |extra: &str| {
+        text.chars()
+            .all(|c| c.is_ascii_alphanumeric() || extra.contains(c))
+    };
+    let href = if text.contains('@') && plain("@.-_+") {
+        Some(format!("mailto:{text}"))
+    } else if (text.starts_with("https://") || text.starts_with("http://")) && plain(":/.-_~?=&%#")
+    {
+        Some(text.clone())
+    } else {
+        None
+    };
+    context! { text, href }
+}
+
+#[cfg(test)]
+#[path = "pages_tests.rs"]
+pub(crate) mod tests;

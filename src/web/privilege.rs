@@ -1,0 +1,124 @@
+//! The proof that there is nothing in the web child worth taking over. It comes before everything else.
+
+use std::fs::OpenOptions;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+
+use rustix::process::{
+    Resource, Rlimit, getegid, geteuid, getgid, getgroups, getrlimit, getuid, setrlimit,
+};
+use rustix::thread::{capabilities, set_no_new_privs};
+
+use crate::web::child::WebError;
+
+/// Open files: two for each connection, and tiny_http keeps idle ones.
+const MAX_FILES: u64 = 4096;
+
+/// Ends in an error unless this process is an ordinary user without groups and capabilities that can open none of
+/// `forbidden` (the store and the key); then gives up for good what it could still gain. To be called while the process
+/// has one thread: `no_new_privs` holds for the calling thread and those that it starts.
+///
+/// # Errors
+/// When the process holds privilege, or a limit can't be set.
+pub fn prove_unprivileged(forbidden: &[PathBuf]) -> Result<(), WebError> {
+    let privileged = |what: String| Err(WebError::Privileged(what));
+    if getuid().is_root() || geteuid().is_root() {
+        return privileged("it runs as root".to_owned());
+    }
+    if getgid().is_root() || getegid().is_root() {
+        return privileged("its group is root".to_owned());
+    }
+    let groups = getgroups().map_err(|e| WebError::Limit(e.into()))?;
+    if let Some(group) = groups.iter().find(|group| **group != getgid()) {
+        return privileged(format!("it is in group {}", group.as_raw()));
+    }
+    let sets = capabilities(None).map_err(|e| WebError::Limit(e.into()))?;
+    if !sets.permitted.is_empty() || !sets.effective.is_empty() {
+        return privileged(format!("it has {:?}", sets.permitted));
+    }
+    if let Some(path) = forbidden.iter().find(|path| can_open(path)) {
+        return privileged(format!("it can open {}", path.display()));
+    }
+    set_no_new_privs(true).map_err(|e| WebError::Limit(e.into()))?;
+    limit(Resource::Nofile, MAX_FILES, false)?;
+    limit(Resource::Core, 0, true)
+}
+
+/// Only a clear no counts as one.
+fn can_open(path: &Path) -> bool {
+    let refused = |result: std::io::Result<_>| {
+        result.is_err_and(|error| {
+            matches!(
+                error.kind(),
+                ErrorKind::PermissionDenied | ErrorKind::NotFound | ErrorKind::IsADirectory
+            )
+        })
+    };
+    !refused(OpenOptions::new().read(true).open(path))
+        || !refused(OpenOptions::new().append(true).open(path))
+}
+
+fn limit(resource: Resource, wanted: u64, hard: bool) -> Result<(), WebError> {
+    let maximum = getrlimit(resource).maximum;
+    let current = Some(maximum.map_or(wanted, |maximum| maximum.min(wanted)));
+    let maximum = if hard { current } else { maximum };
+    setrlimit(resource, Rlimit { current, maximum }).map_err(|e| WebError::Limit(e.into()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs::Permissions;
+    use std::os::unix::fs::PermissionsExt;
+    use std::os::unix::process::CommandExt;
+    use std::process::Command;
+
+    const AS_NOBODY: &str = "POSTTLS_TEST_AS_NOBODY";
+
+    /// Runs in a process of its own: what it gives up can't be taken back.
+    #[test]
+    fn as_nobody() {
+        let Some(path) = std::env::var_os(AS_NOBODY) else {
+            return;
+        };
+        prove_unprivileged(&[path.into(), "/nonexistent/key".into()]).unwrap();
+        assert!(rustix::thread::no_new_privs().unwrap());
+        assert_eq!(getrlimit(Resource::Core).maximum, Some(0));
+        assert!(getrlimit(Resource::Nofile).current.unwrap() <= MAX_FILES);
+    }
+
+    fn succeeds(secret: &Path, user: u32, group: u32) -> bool {
+        let output = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "web::privilege::tests::as_nobody", "--nocapture"])
+            .env(AS_NOBODY, secret)
+            .current_dir("/")
+            .uid(user)
+            .gid(group)
+            .output()
+            .unwrap();
+        eprintln!("{}", String::from_utf8_lossy(&output.stderr));
+        output.status.success()
+    }
+
+    #[test]
+    fn privilege_is_found() {
+        if !geteuid().is_root() {
+            return;
+        }
+        assert!(matches!(
+            prove_unprivileged(&[]),
+            Err(WebError::Privileged(_))
+        ));
+        let directory = tempfile::tempdir_in("/tmp").unwrap();
+        let secret = directory.path().join("key");
+        std::fs::write(&secret, "secret").unwrap();
+        std::fs::set_permissions(&secret, Permissions::from_mode(0o600)).unwrap();
+        assert!(succeeds(&secret, 65534, 65534));
+        assert!(!succeeds(&secret, 65534, 0), "group root");
+        assert!(!succeeds(&secret, 0, 65534), "root");
+        assert!(
+            !succeeds(Path::new("/etc/passwd"), 65534, 65534),
+            "a readable secret"
+        );
+    }
+}

@@ -1,0 +1,244 @@
+//! From the request line to what is to be done. Pure, and strict: a path that is not exactly one of ours is none.
+//!
+//! Nothing is decoded or normalised: our links need neither, and `%2e%2e`, `//` or `%2F` then have no meaning that
+//! could differ from a proxy's.
+
+use std::net::IpAddr;
+
+use crate::web::form;
+use crate::web::protocol::Action;
+
+/// The longest request target, in octets; links are below 300.
+pub const MAX_TARGET: usize = 2048;
+/// The longest form, in octets: a decision on a thousand recipients fits.
+pub const MAX_BODY: usize = 256 * 1024;
+
+/// What a request asks for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Route {
+    /// `/`: what this service is.
+    Front,
+    /// `/style.css`.
+    Style,
+    /// `/robots.txt`.
+    Robots,
+    /// `/healthz`.
+    Health,
+    /// GET or HEAD `/c/TOKEN`: shows the case, and never does more.
+    Show {
+        /// Looks like a token; whether it is one the mover knows.
+        token: String,
+        /// From `?choice=`: preselected, not done.
+        preselect: Option<Action>,
+    },
+    /// POST `/c/TOKEN`: the form follows in the body.
+    Decide {
+        /// As above.
+        token: String,
+    },
+    /// No such page (404).
+    Unknown,
+    /// A method that the page does not have (405); these it has.
+    WrongMethod {
+        /// Value of the `Allow` header.
+        allow: &'static str,
+    },
+    /// Target longer than [`MAX_TARGET`] (414).
+    TooLong,
+}
+
+/// Finds the route for method and request target.
+pub fn route(method: &str, target: &str) -> Route {
+    if target.len() > MAX_TARGET {
+        return Route::TooLong;
+    }
+    let (path, query) = target.split_once('?').unwrap_or((target, ""));
+    let reads = matches!(method, "GET" | "HEAD");
+    let page = match path {
+        "/" => Route::Front,
+        "/style.css" => Route::Style,
+        "/robots.txt" => Route::Robots,
+        "/healthz" => Route::Health,
+        _ => {
+            let Some(token) = path.strip_prefix("/c/").filter(|token| is_token(token)) else {
+                return Route::Unknown;
+            };
+            let token = token.to_owned();
+            return match method {
+                "POST" => Route::Decide { token },
+                _ if reads => Route::Show {
+                    token,
+                    preselect: preselect(query),
+                },
+                _ => Route::WrongMethod {
+                    allow: "GET, HEAD, POST",
+                },
+            };
+        }
+    };
+    if reads {
+        page
+    } else {
+        Route::WrongMethod { allow: "GET, HEAD" }
+    }
+}
+
+/// Could this be a token? Spares the mover what certainly is none.
+fn is_token(text: &str) -> bool {
+    (10..=200).contains(&text.len())
+        && text
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
+}
+
+fn preselect(query: &str) -> Option<Action> {
+    url::form_urlencoded::parse(query.as_bytes())
+        .find(|(name, _)| name == "choice")
+        .and_then(|(_, value)| form::action(&value))
+}
+
+/// The address that a request came from: the peer, or, when the peer is a trusted proxy, the last address in
+/// `X-Forwarded-For` (the one that this proxy itself has seen; what stands before it the client can make up).
+pub fn client<'a>(
+    peer: IpAddr,
+    forwarded_for: impl IntoIterator<Item = &'a str>,
+    trusted_proxies: &[IpAddr],
+) -> IpAddr {
+    let peer = peer.to_canonical();
+    if !trusted_proxies
+        .iter()
+        .any(|proxy| proxy.to_canonical() == peer)
+    {
+        return peer;
+    }
+    forwarded_for
+        .into_iter()
+        .flat_map(|value| value.split(','))
+        .filter_map(|element| element.trim().parse::<IpAddr>().ok())
+        .last()
+        .map_or(peer, |address| address.to_canonical())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const TOKEN: &str = "AbCdEf0123456789-_";
+
+    #[test]
+    fn get_shows_and_post_decides() {
+        let show = |preselect| Route::Show {
+            token: TOKEN.to_owned(),
+            preselect,
+        };
+        assert_eq!(route("GET", "/c/AbCdEf0123456789-_"), show(None));
+        assert_eq!(
+            route("HEAD", "/c/AbCdEf0123456789-_?choice=keep"),
+            show(Some(Action::Keep))
+        );
+        assert_eq!(
+            route("GET", "/c/AbCdEf0123456789-_?x=1&choice=send"),
+            show(Some(Action::Send))
+        );
+        assert_eq!(route("GET", "/c/AbCdEf0123456789-_?choice=all"), show(None));
+        assert_eq!(
+            route("POST", "/c/AbCdEf0123456789-_?choice=send"),
+            Route::Decide {
+                token: TOKEN.to_owned()
+            }
+        );
+    }
+
+    #[test]
+    fn a_method_that_a_page_does_not_have_is_told_which_it_has() {
+        for method in [
+            "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE", "CONNECT", "get", "X",
+        ] {
+            assert_eq!(
+                route(method, "/c/AbCdEf0123456789-_"),
+                Route::WrongMethod {
+                    allow: "GET, HEAD, POST"
+                }
+            );
+            assert_eq!(
+                route(method, "/"),
+                Route::WrongMethod { allow: "GET, HEAD" }
+            );
+        }
+        assert_eq!(
+            route("POST", "/healthz"),
+            Route::WrongMethod { allow: "GET, HEAD" }
+        );
+        assert_eq!(route("POST", "/nothing"), Route::Unknown);
+    }
+
+    #[test]
+    fn tricks_with_the_path_lead_nowhere() {
+        for target in [
+            "",
+            "*",
+            "c/AbCdEf0123456789",
+            "//",
+            "//c/AbCdEf0123456789",
+            "/c//AbCdEf0123456789",
+            "/c/AbCdEf0123456789/",
+            "/c/AbCdEf01234%2d56789",
+            "/c/%2e%2e/AbCdEf0123456789",
+            "/c/../c/AbCdEf0123456789",
+            "/./",
+            "/%2f",
+            "/c%2fAbCdEf0123456789",
+            "/C/AbCdEf0123456789",
+            "/c/AbCdEf0123456789%00",
+            "/c/AbCdEf0123456789#x",
+            "/c/AbCdEf0123456789;x",
+            "/c/short",
+            "/c/",
+            "/c",
+            "/style.css/",
+            "/style.css/../c",
+            "/healthz%20",
+            "/c/AbCdEf012345678\u{e9}",
+            "http://host.test/c/AbCdEf0123456789",
+            "/\\c\\AbCdEf0123456789",
+        ] {
+            assert_eq!(route("GET", target), Route::Unknown, "{target}");
+        }
+        assert_eq!(
+            route("GET", &format!("/c/{}", "a".repeat(201))),
+            Route::Unknown
+        );
+        assert_eq!(
+            route("GET", &format!("/c/{}", "a".repeat(2100))),
+            Route::TooLong
+        );
+    }
+
+    #[test]
+    fn a_forwarded_address_is_believed_only_from_a_trusted_proxy() {
+        let proxy: IpAddr = "10.0.0.1".parse().unwrap();
+        let other: IpAddr = "192.0.2.9".parse().unwrap();
+        let mapped: IpAddr = "::ffff:10.0.0.1".parse().unwrap();
+        let address =
+            |peer, values: &[&str]| client(peer, values.iter().copied(), &[proxy]).to_string();
+        assert_eq!(address(other, &["203.0.113.5"]), "192.0.2.9");
+        assert_eq!(address(proxy, &["1.1.1.1, 203.0.113.5"]), "203.0.113.5");
+        assert_eq!(
+            address(mapped, &["1.1.1.1", " 2001:db8::1 "]),
+            "2001:db8::1"
+        );
+        assert_eq!(address(proxy, &["203.0.113.5, unknown"]), "203.0.113.5");
+        assert_eq!(address(proxy, &["<script>", ""]), "10.0.0.1");
+        assert_eq!(address(proxy, &[]), "10.0.0.1");
+    }
+
+    proptest! {
+        #[test]
+        fn only_post_decides(method in "[A-Z]{1,8}", target in ".{0,60}|/c/[A-Za-z0-9_?=&-]{0,60}") {
+            if let Route::Decide { .. } = route(&method, &target) {
+                prop_assert_eq!(method, "POST");
+            }
+        }
+    }
+}

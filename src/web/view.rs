@@ -1,0 +1,147 @@
+//! What the templates see: the case with hostile text made harmless, sorted into what is open and what is not. Pure.
+
+use minijinja::Value;
+use minijinja::value::Serde;
+use serde::Serialize;
+
+use crate::case::Failure;
+use crate::text::{readable, shown};
+use crate::web::protocol::{CaseView, Outcome, RecipientState, RecipientView};
+
+/// Longest subject and longest server's answer that a page shows, in characters.
+const MAX_SUBJECT: usize = 300;
+const MAX_DETAIL: usize = 1000;
+
+/// The facts about the message.
+#[derive(Debug, Serialize)]
+struct Message {
+    queue_id: String,
+    sender: String,
+    subject: String,
+    arrived: String,
+    retry_until: String,
+}
+
+/// One recipient.
+#[derive(Debug, Serialize)]
+struct Recipient {
+    number: i64,
+    /// Raw, for the hidden form field only: the mover compares it with the queue file.
+    address: String,
+    /// For people.
+    shown: String,
+    failure: Failure,
+    detail: String,
+    state: RecipientState,
+    kept: bool,
+    /// Neither done with nor to be decided: its reason is worth showing.
+    waiting: bool,
+    outcome: Option<Outcome>,
+    mark: Option<&'static str>,
+}
+
+impl From<&CaseView> for Message {
+    fn from(case: &CaseView) -> Self {
+        Self {
+            queue_id: shown(&case.queue_id),
+            sender: shown(&case.sender),
+            subject: readable(&case.subject, MAX_SUBJECT),
+            arrived: readable(&case.arrived, 100),
+            retry_until: readable(&case.retry_until, 100),
+        }
+    }
+}
+
+impl From<&RecipientView> for Recipient {
+    fn from(recipient: &RecipientView) -> Self {
+        use RecipientState::{Kept, NotOffered, Open};
+        Self {
+            number: recipient.number,
+            address: recipient.address.clone(),
+            shown: shown(&recipient.address),
+            failure: recipient.failure,
+            detail: readable(&recipient.detail, MAX_DETAIL),
+            state: recipient.state,
+            kept: recipient.state == Kept,
+            waiting: matches!(recipient.state, Open | Kept | NotOffered),
+            outcome: recipient.outcome,
+            mark: recipient.outcome.map(mark),
+        }
+    }
+}
+
+/// The facts about the message.
+pub(crate) fn message(case: &CaseView) -> Value {
+    Value::from(Serde(Message::from(case)))
+}
+
+/// The recipients that `wanted` picks, in the order of the notice.
+pub(crate) fn recipients(case: &CaseView, wanted: impl Fn(&RecipientView) -> bool) -> Value {
+    let picked = case.recipients.iter().filter(|r| wanted(r));
+    Value::from(Serde(picked.map(Recipient::from).collect::<Vec<_>>()))
+}
+
+/// Was it done? The key of the word that the result page puts before each outcome.
+fn mark(outcome: Outcome) -> &'static str {
+    match outcome {
+        Outcome::Released | Outcome::Deleted | Outcome::Kept => "done",
+        Outcome::Recorded => "later",
+        Outcome::AlreadyDelivered
+        | Outcome::AlreadyGone
+        | Outcome::AlreadyDecided
+        | Outcome::NotPossible => "not-done",
+    }
+}
+
+/// The key of the heading that sums up all outcomes of a decision.
+pub(crate) fn headline(case: &CaseView) -> &'static str {
+    let outcomes: Vec<Outcome> = case.recipients.iter().filter_map(|r| r.outcome).collect();
+    let all = |wanted: Outcome| outcomes.iter().all(|outcome| *outcome == wanted);
+    let undone = outcomes
+        .iter()
+        .filter(|outcome| mark(**outcome) == "not-done")
+        .count();
+    match outcomes.len() {
+        0 => "nothing",
+        _ if all(Outcome::Released) => "released",
+        1 if all(Outcome::Deleted) => "deleted-one",
+        _ if all(Outcome::Deleted) => "deleted",
+        _ if all(Outcome::Kept) => "kept",
+        _ if all(Outcome::AlreadyDelivered) => "delivered",
+        count if undone == count => "nothing",
+        _ if undone > 0 => "partly",
+        _ if outcomes.contains(&Outcome::Recorded) => "recorded",
+        _ => "done",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::web::pages::tests::case;
+
+    #[test]
+    fn the_heading_promises_no_more_than_was_done() {
+        use Outcome::*;
+        for (outcomes, key) in [
+            (&[][..], "nothing"),
+            (&[Released, Released], "released"),
+            (&[Deleted], "deleted-one"),
+            (&[Deleted, Deleted], "deleted"),
+            (&[Kept], "kept"),
+            (&[Released, Kept, Deleted], "done"),
+            (&[Released, Recorded], "recorded"),
+            (&[Recorded], "recorded"),
+            (&[Released, AlreadyGone], "partly"),
+            (&[Recorded, NotPossible], "partly"),
+            (&[AlreadyDelivered], "delivered"),
+            (&[AlreadyDelivered, AlreadyDecided], "nothing"),
+        ] {
+            let mut view = case(outcomes.len());
+            for (recipient, outcome) in view.recipients.iter_mut().zip(outcomes) {
+                recipient.outcome = Some(*outcome);
+            }
+            assert_eq!(headline(&view), key, "{outcomes:?}");
+        }
+    }
+}
