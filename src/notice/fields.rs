@@ -20,12 +20,40 @@ impl Field<'_> {
     }
 
     /// The body on one line: each run of white space with a fold in it becomes one blank (RFC 5322 section 2.2.3).
-    /// `None` when it is not UTF-8.
+    /// `None` when it is not UTF-8, not even without the quoting that Postfix gives to single octets.
     pub fn text(&self) -> Option<String> {
-        let text = std::str::from_utf8(self.body).ok()?;
+        let unquoted;
+        let text = match std::str::from_utf8(self.body) {
+            Ok(text) => text,
+            Err(_) => {
+                unquoted = String::from_utf8(without_quoted_octets(self.body)).ok()?;
+                &unquoted
+            }
+        };
         let lines: Vec<&str> = text.lines().map(str::trim).collect();
         Some(lines.join(" ").trim().to_owned())
     }
+}
+
+/// Seen in `X-Postfix-Sender` of an SMTPUTF8 message (Postfix 3.7.11): a backslash before every octet that is not
+/// ASCII, which tears the characters apart. It goes; other quoted pairs stay.
+fn without_quoted_octets(body: &[u8]) -> Vec<u8> {
+    let mut result = Vec::with_capacity(body.len());
+    let mut rest = body;
+    while let Some((&octet, then)) = rest.split_first() {
+        rest = then;
+        match then.split_first() {
+            Some((&quoted, then)) if octet == b'\\' => {
+                if quoted.is_ascii() {
+                    result.push(octet);
+                }
+                result.push(quoted);
+                rest = then;
+            }
+            _ => result.push(octet),
+        }
+    }
+    result
 }
 
 /// Lines with the offset behind each; the line ends, LF or CRLF, are cut off.
@@ -142,6 +170,13 @@ mod tests {
         assert_eq!(found.len(), 1);
         assert_eq!(found[0].text().as_deref(), Some("yes"));
         assert_eq!(rest, 38);
+    }
+
+    #[test]
+    fn octets_that_postfix_quoted_are_joined_again() {
+        let (found, _) = fields(b"A: \"j\\\xc3\\\xbcr\\\\\"@b\nB: j\xfc");
+        assert_eq!(found[0].text().as_deref(), Some("\"jür\\\\\"@b"));
+        assert_eq!(found[1].text(), None);
     }
 
     proptest! {
