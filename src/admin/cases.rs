@@ -50,10 +50,18 @@ struct Whole {
 
 pub(super) fn list(options: &CasesOptions, config: &Path) -> Done {
     let store = open(config)?;
-    let state = if options.all { None } else { Some(options.state.unwrap_or(CaseState::Open)) };
+    let state = if options.all {
+        None
+    } else {
+        Some(options.state.unwrap_or(CaseState::Open))
+    };
     let mut found = Vec::new();
     for case in store.cases(state)? {
-        found.push(Whole { recipients: store.recipients(case.id)?, case, events: None });
+        found.push(Whole {
+            recipients: store.recipients(case.id)?,
+            case,
+            events: None,
+        });
     }
     if options.json {
         print_json(&found)?;
@@ -65,14 +73,20 @@ pub(super) fn list(options: &CasesOptions, config: &Path) -> Done {
         let what = state.map_or("", CaseState::as_str);
         let _ = writeln!(out, "No {what} cases.");
     }
-    for Whole { case, recipients, .. } in &found {
+    for Whole {
+        case, recipients, ..
+    } in &found
+    {
         let _ = writeln!(out, "{}", headline(case));
         for recipient in recipients {
             let _ = writeln!(out, "    {}", line(recipient));
         }
     }
     if odd > 0 {
-        let _ = writeln!(out, "{odd} notices could not be used; they are in the table odd_notices of the store.");
+        let _ = writeln!(
+            out,
+            "{odd} notices could not be used; they are in the table odd_notices of the store."
+        );
     }
     print(&out)?;
     Ok(Exit::Ok)
@@ -86,7 +100,11 @@ pub(super) fn show(options: &CaseOptions, config: &Path) -> Done {
     }
     let mut found = Vec::new();
     for case in cases {
-        found.push(Whole { recipients: store.recipients(case.id)?, events: Some(store.events(case.id)?), case });
+        found.push(Whole {
+            recipients: store.recipients(case.id)?,
+            events: Some(store.events(case.id)?),
+            case,
+        });
     }
     if options.json {
         // The newest one: that of the message that has the queue ID now.
@@ -94,23 +112,51 @@ pub(super) fn show(options: &CaseOptions, config: &Path) -> Done {
         return Ok(Exit::Ok);
     }
     let mut out = String::new();
-    for Whole { case, recipients, events } in &found {
+    for Whole {
+        case,
+        recipients,
+        events,
+    } in &found
+    {
         let _ = writeln!(out, "{}", headline(case));
         let _ = writeln!(out, "    subject: {}", text::readable(&case.subject, 100));
         if let Some(until) = case.retry_until {
-            let _ = writeln!(out, "    Postfix keeps trying until {}", text::moment(until));
+            let _ = writeln!(
+                out,
+                "    Postfix keeps trying until {}",
+                text::moment(until)
+            );
         }
         for recipient in recipients {
             let _ = writeln!(out, "    {}", line(recipient));
-            let _ = writeln!(out, "        {} {}", recipient.status, text::readable(&recipient.detail, 200));
+            let _ = writeln!(
+                out,
+                "        {} {}",
+                recipient.status,
+                text::readable(&recipient.detail, 200)
+            );
         }
         for event in events.iter().flatten() {
-            let recipient = if event.recipient.is_empty() { String::new() } else { format!(" <{}>", text::shown(&event.recipient)) };
-            let _ = writeln!(out, "    {} {}{recipient}: {}", clock(event.at), event.what, text::shown(&event.detail));
+            let recipient = if event.recipient.is_empty() {
+                String::new()
+            } else {
+                format!(" <{}>", text::shown(&event.recipient))
+            };
+            let _ = writeln!(
+                out,
+                "    {} {}{recipient}: {}",
+                clock(event.at),
+                event.what,
+                text::shown(&event.detail)
+            );
         }
         for (id, copy) in store.conflicts(case.id)? {
             let copy = copy.unwrap_or_else(|| "none".to_owned());
-            let _ = writeln!(out, "    move {} is stopped for you to look at; copy on hold in the may instance: {copy}", id.0);
+            let _ = writeln!(
+                out,
+                "    move {} is stopped for you to look at; copy on hold in the may instance: {copy}",
+                id.0
+            );
         }
     }
     print(&out)?;
@@ -123,22 +169,49 @@ pub(super) fn open(config: &Path) -> Result<Store, AdminError> {
 }
 
 pub(super) fn no_case(queue_id: &QueueId) -> AdminError {
-    let text = format!("{queue_id}: PostTLS has no case of this queue ID; `posttls cases --all` lists what it has");
+    let text = format!(
+        "{queue_id}: PostTLS has no case of this queue ID; `posttls cases --all` lists what it has"
+    );
     AdminError::new(Exit::NotFound, text)
 }
 
 fn headline(case: &Case) -> String {
-    let sender = case.key.sender.as_ref().map(ToString::to_string).unwrap_or_default();
-    let told = case.notified_at.map_or_else(|| "not notified".to_owned(), |at| format!("notified {}", clock(at)));
-    format!("{}  {}  from=<{sender}>  {}, {told}", case.key.queue_id, clock(case.key.arrival * 1000), case.state)
+    let sender = case
+        .key
+        .sender
+        .as_ref()
+        .map(ToString::to_string)
+        .unwrap_or_default();
+    let told = case.notified_at.map_or_else(
+        || "not notified".to_owned(),
+        |at| format!("notified {}", clock(at)),
+    );
+    format!(
+        "{}  {}  from=<{sender}>  {}, {told}",
+        case.key.queue_id,
+        clock(case.key.arrival * 1000),
+        case.state
+    )
 }
 
 fn line(recipient: &Recipient) -> String {
-    let note = if recipient.may_send || !recipient.state.is_open() { "" } else { ", may not go unencrypted" };
-    format!("to=<{}>  {}, {}{note}", recipient.address, recipient.failure, recipient.state)
+    let note = if recipient.may_send || !recipient.state.is_open() {
+        ""
+    } else {
+        ", may not go unencrypted"
+    };
+    format!(
+        "to=<{}>  {}, {}{note}",
+        recipient.address, recipient.failure, recipient.state
+    )
 }
 
 fn clock(milliseconds: i64) -> String {
-    let Ok(timestamp) = Timestamp::from_millisecond(milliseconds) else { return "?".to_owned() };
-    timestamp.to_zoned(TimeZone::system()).strftime("%Y-%m-%d %H:%M:%S").to_string()
+    let Ok(timestamp) = Timestamp::from_millisecond(milliseconds) else {
+        return "?".to_owned();
+    };
+    timestamp
+        .to_zoned(TimeZone::system())
+        .strftime("%Y-%m-%d %H:%M:%S")
+        .to_string()
 }

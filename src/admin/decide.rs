@@ -32,7 +32,12 @@ pub(super) fn run(options: &DecideOptions, action: Action, config: &Path) -> Don
     let store = Arc::new(Store::open(&config.store.path, false)?);
     let case = newest(&store, options)?;
     let by = std::env::var("SUDO_USER").unwrap_or_else(|_| "root".to_owned());
-    let order = Order { case: case.id, action, recipients: options.recipients.clone(), by };
+    let order = Order {
+        case: case.id,
+        action,
+        recipients: options.recipients.clone(),
+        by,
+    };
     let report = match control::ask(&config.mover.run_dir, &order)? {
         Some(report) => report,
         None => by_myself(&config, store, &order)?,
@@ -40,19 +45,36 @@ pub(super) fn run(options: &DecideOptions, action: Action, config: &Path) -> Don
     let results = match report {
         Report::Done(results) => results,
         Report::Refused(why) => {
-            return Err(AdminError::new(Exit::NotFound, format!("{}: {why}", options.queue_id)));
+            return Err(AdminError::new(
+                Exit::NotFound,
+                format!("{}: {why}", options.queue_id),
+            ));
         }
     };
-    let wanted = if action == Action::Send { Outcome::Released } else { Outcome::Deleted };
+    let wanted = if action == Action::Send {
+        Outcome::Released
+    } else {
+        Outcome::Deleted
+    };
     let good = |outcome: Outcome| outcome == wanted || outcome == Outcome::Recorded;
     if options.json {
-        let lines = results.iter().map(|(recipient, outcome)| Line { recipient: recipient.as_str().to_owned(), outcome: *outcome });
+        let lines = results.iter().map(|(recipient, outcome)| Line {
+            recipient: recipient.as_str().to_owned(),
+            outcome: *outcome,
+        });
         print_json(&lines.collect::<Vec<_>>())?;
     } else if results.is_empty() {
-        print(&format!("{}: no recipient waits for a decision.\n", options.queue_id))?;
+        print(&format!(
+            "{}: no recipient waits for a decision.\n",
+            options.queue_id
+        ))?;
     } else {
         for (recipient, outcome) in &results {
-            print(&format!("{}: to=<{recipient}>: {}\n", options.queue_id, words(*outcome)))?;
+            print(&format!(
+                "{}: to=<{recipient}>: {}\n",
+                options.queue_id,
+                words(*outcome)
+            ))?;
         }
     }
     let all_good = !results.is_empty() && results.iter().all(|(_, outcome)| good(*outcome));
@@ -63,7 +85,9 @@ pub(super) fn run(options: &DecideOptions, action: Action, config: &Path) -> Don
 fn newest(store: &Store, options: &DecideOptions) -> Result<Case, AdminError> {
     let cases = store.cases_of(&options.queue_id)?;
     let open = cases.iter().find(|case| case.state == CaseState::Open);
-    open.or(cases.first()).cloned().ok_or_else(|| no_case(&options.queue_id))
+    open.or(cases.first())
+        .cloned()
+        .ok_or_else(|| no_case(&options.queue_id))
 }
 
 fn by_myself(config: &Config, store: Arc<Store>, order: &Order) -> Result<Report, AdminError> {
@@ -73,7 +97,12 @@ fn by_myself(config: &Config, store: Arc<Store>, order: &Order) -> Result<Report
     let may = Instance::load(&config.may.config_dir)?;
     let engine = Arc::new(Engine::new(Arc::clone(&store), encrypt, may));
     let keys = Keys::load(&config.link.key_file)?;
-    let desk = Desk::new(Arc::clone(&store), engine, keys, Duration::from_secs(config.mover.delivery_wait_seconds));
+    let desk = Desk::new(
+        Arc::clone(&store),
+        engine,
+        keys,
+        Duration::from_secs(config.mover.delivery_wait_seconds),
+    );
     for (id, case) in store.unfinished_moves()? {
         desk.retry(id, case)?;
     }
@@ -85,10 +114,14 @@ fn words(outcome: Outcome) -> &'static str {
         Outcome::Released => "handed to the may instance",
         Outcome::Deleted => "deleted",
         Outcome::Kept => "left with the encrypt instance",
-        Outcome::Recorded => "recorded; it is carried out as soon as the message can be moved (see the log)",
+        Outcome::Recorded => {
+            "recorded; it is carried out as soon as the message can be moved (see the log)"
+        }
         Outcome::AlreadyDelivered => "not done: delivered securely in the meantime",
         Outcome::AlreadyGone => "not done: no longer in the queue",
         Outcome::AlreadyDecided => "not done: decided before (see `posttls case`)",
-        Outcome::NotPossible => "not done: this failure must not be sent unencrypted, or has nothing to do with TLS",
+        Outcome::NotPossible => {
+            "not done: this failure must not be sent unencrypted, or has nothing to do with TLS"
+        }
     }
 }

@@ -2,4 +2,6 @@
 use super::Done;
 #[derive(Debug, clap::Args)]
 pub(super) struct DemoOptions {}
-pub(super) fn run(_options: &DemoOptions) -> Done { Ok(crate::exit::Exit::Ok) }
+pub(super) fn run(_options: &DemoOptions) -> Done {
+    Ok(crate::exit::Exit::Ok)
+}

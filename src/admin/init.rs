@@ -3,7 +3,7 @@
 use std::fs::{self, DirBuilder, OpenOptions, Permissions};
 use std::io::Write as _;
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _, chown};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
 use clap::Args;
@@ -38,7 +38,10 @@ pub(super) struct InitOptions {
 
 pub(super) fn run(options: &InitOptions, config_path: &Path) -> Done {
     if !rustix::process::geteuid().is_root() {
-        return Err(AdminError::new(Exit::Usage, "init must be run as root: it creates users and private files"));
+        return Err(AdminError::new(
+            Exit::Usage,
+            "init must be run as root: it creates users and private files",
+        ));
     }
     let pipe_user = ensure_user(&options.pipe_user, options.no_users)?;
     if let Some(directory) = config_path.parent() {
@@ -50,12 +53,17 @@ pub(super) fn run(options: &InitOptions, config_path: &Path) -> Done {
     ensure_key(&config.link.key_file, &pipe_user)?;
     ensure_store(&config.store.path, &pipe_user)?;
     ensure_directory(&config.mover.run_dir, 0o700, None)?;
-    print("\nNext: wire Postfix as the README says (postmulti, master.cf.example, postfix-conf/), then start posttls-httpd.\n")?;
+    print(
+        "\nNext: wire Postfix as the README says (postmulti, master.cf.example, postfix-conf/), then start posttls-httpd.\n",
+    )?;
     Ok(Exit::Ok)
 }
 
 fn say(what: &str, path: &str, made: bool) -> Result<(), AdminError> {
-    print(&format!("{:8} {what} {path}\n", if made { "created" } else { "kept" }))
+    print(&format!(
+        "{:8} {what} {path}\n",
+        if made { "created" } else { "kept" }
+    ))
 }
 
 fn ensure_user(name: &str, none: bool) -> Result<User, AdminError> {
@@ -69,11 +77,20 @@ fn ensure_user(name: &str, none: bool) -> Result<User, AdminError> {
     }
     let status = Command::new("useradd")
         .env("PATH", PROGRAM_PATH)
-        .args(["--system", "--user-group", "--no-create-home", "--home-dir", "/nonexistent"])
+        .args([
+            "--system",
+            "--user-group",
+            "--no-create-home",
+            "--home-dir",
+            "/nonexistent",
+        ])
         .args(["--shell", "/usr/sbin/nologin", "--", name])
         .status()?;
     if !status.success() {
-        return Err(AdminError::new(Exit::Failure, format!("useradd could not create the user {name:?} ({status})")));
+        return Err(AdminError::new(
+            Exit::Failure,
+            format!("useradd could not create the user {name:?} ({status})"),
+        ));
     }
     say("user", name, true)?;
     Ok(user::lookup(name)?)
@@ -87,8 +104,13 @@ fn at(path: &Path, doing: &str) -> impl FnOnce(std::io::Error) -> AdminError {
 fn ensure_directory(path: &Path, mode: u32, owner: Option<&User>) -> Result<(), AdminError> {
     let made = !path.exists();
     if made {
-        DirBuilder::new().recursive(true).mode(mode).create(path).map_err(at(path, "create the directory"))?;
-        fs::set_permissions(path, Permissions::from_mode(mode)).map_err(at(path, "set its mode"))?;
+        DirBuilder::new()
+            .recursive(true)
+            .mode(mode)
+            .create(path)
+            .map_err(at(path, "create the directory"))?;
+        fs::set_permissions(path, Permissions::from_mode(mode))
+            .map_err(at(path, "set its mode"))?;
         if let Some(owner) = owner {
             chown(path, Some(owner.uid), Some(owner.gid)).map_err(at(path, "set its owner"))?;
         }
@@ -98,9 +120,15 @@ fn ensure_directory(path: &Path, mode: u32, owner: Option<&User>) -> Result<(), 
 
 /// Writes a new file that nobody but root and `group` can ever have read.
 fn write_secret(path: &Path, text: &str, group: &User) -> Result<(), AdminError> {
-    let mut file =
-        OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(at(path, "create the file"))?;
-    file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).map_err(at(path, "write the file"))?;
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(path)
+        .map_err(at(path, "create the file"))?;
+    file.write_all(text.as_bytes())
+        .and_then(|()| file.sync_all())
+        .map_err(at(path, "write the file"))?;
     chown(path, Some(0), Some(group.gid)).map_err(at(path, "set its owner"))?;
     fs::set_permissions(path, Permissions::from_mode(0o640)).map_err(at(path, "set its mode"))
 }
@@ -109,9 +137,15 @@ fn ensure_config(path: &Path, options: &InitOptions, pipe_user: &User) -> Result
     if path.exists() {
         return say("configuration", &path.display().to_string(), false);
     }
-    let (Some(base_url), Some(from), Some(contact)) = (&options.base_url, &options.from, &options.admin_contact) else {
-        let text = "there is no configuration file yet: give --base-url, --from and --admin-contact";
-        return Err(AdminError::new(Exit::Usage, format!("{}: {text}", path.display())));
+    let (Some(base_url), Some(from), Some(contact)) =
+        (&options.base_url, &options.from, &options.admin_contact)
+    else {
+        let text =
+            "there is no configuration file yet: give --base-url, --from and --admin-contact";
+        return Err(AdminError::new(
+            Exit::Usage,
+            format!("{}: {text}", path.display()),
+        ));
     };
     let mut text = DEFAULT_FILE.to_owned();
     let wanted = [
@@ -139,15 +173,27 @@ fn set_key(text: &str, key: &str, value: &str) -> Result<String, AdminError> {
             lines.push(line.to_owned());
         }
     }
-    if found { Ok(lines.join("\n") + "\n") } else { Err(AdminError::new(Exit::Failure, format!("the shipped file has no key {key}"))) }
+    if found {
+        Ok(lines.join("\n") + "\n")
+    } else {
+        Err(AdminError::new(
+            Exit::Failure,
+            format!("the shipped file has no key {key}"),
+        ))
+    }
 }
 
-fn ensure_key(path: &PathBuf, pipe_user: &User) -> Result<(), AdminError> {
+fn ensure_key(path: &Path, pipe_user: &User) -> Result<(), AdminError> {
     let made = !path.exists();
     if made {
         let mut key = [0u8; KEY_OCTETS];
-        getrandom::fill(&mut key).map_err(|error| AdminError::new(Exit::Failure, format!("no random numbers: {error}")))?;
-        let text = format!("# Secret. New keys go on top, with the next number; remove old ones when their links have expired.\n{}", Keys::line(1, &key));
+        getrandom::fill(&mut key).map_err(|error| {
+            AdminError::new(Exit::Failure, format!("no random numbers: {error}"))
+        })?;
+        let text = format!(
+            "# Secret. New keys go on top, with the next number; remove old ones when their links have expired.\n{}",
+            Keys::line(1, &key)
+        );
         write_secret(path, &text, pipe_user)?;
     }
     Keys::load(path)?;
@@ -163,7 +209,8 @@ fn ensure_store(path: &Path, pipe_user: &User) -> Result<(), AdminError> {
     if made {
         // The write-ahead files that may stand beside it follow the owner of the database whenever root opens it.
         chown(path, Some(pipe_user.uid), Some(pipe_user.gid)).map_err(at(path, "set its owner"))?;
-        fs::set_permissions(path, Permissions::from_mode(0o600)).map_err(at(path, "set its mode"))?;
+        fs::set_permissions(path, Permissions::from_mode(0o600))
+            .map_err(at(path, "set its mode"))?;
     }
     say("database", &path.display().to_string(), made)
 }
@@ -176,7 +223,10 @@ mod tests {
     fn values_are_quoted_as_toml() {
         let text = set_key(DEFAULT_FILE, "admin_contact", "IT \"help\"\\desk").unwrap();
         let table: toml::Table = text.parse().unwrap();
-        assert_eq!(table["notification"]["admin_contact"].as_str(), Some("IT \"help\"\\desk"));
+        assert_eq!(
+            table["notification"]["admin_contact"].as_str(),
+            Some("IT \"help\"\\desk")
+        );
         assert!(set_key(DEFAULT_FILE, "no_such_key", "x").is_err());
     }
 }

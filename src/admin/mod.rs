@@ -17,10 +17,19 @@ use crate::postfix::QueueId;
 
 /// Lets Postfix refuse unencrypted delivery, and asks the sender when a server has no usable TLS.
 #[derive(Debug, Parser)]
-#[command(name = "posttls", version, after_help = "Exit codes: 0 done; 1 failed; 64 wrong usage; 66 no such case.")]
+#[command(
+    name = "posttls",
+    version,
+    after_help = "Exit codes: 0 done; 1 failed; 64 wrong usage; 66 no such case."
+)]
 struct CommandLine {
     /// The configuration file.
-    #[arg(long, global = true, default_value = "/etc/posttls/posttls.toml", env = "POSTTLS_CONFIG")]
+    #[arg(
+        long,
+        global = true,
+        default_value = "/etc/posttls/posttls.toml",
+        env = "POSTTLS_CONFIG"
+    )]
     config: PathBuf,
     #[command(subcommand)]
     command: Command,
@@ -65,7 +74,10 @@ pub(crate) struct AdminError {
 
 impl AdminError {
     fn new(exit: Exit, text: impl Into<String>) -> Self {
-        Self { text: text.into(), exit }
+        Self {
+            text: text.into(),
+            exit,
+        }
     }
 }
 
@@ -83,7 +95,11 @@ pub fn main() -> Exit {
     let line = match CommandLine::try_parse() {
         Ok(line) => line,
         Err(error) => {
-            let exit = if error.use_stderr() { Exit::Usage } else { Exit::Ok };
+            let exit = if error.use_stderr() {
+                Exit::Usage
+            } else {
+                Exit::Ok
+            };
             let _ = error.print();
             return exit;
         }

@@ -155,6 +155,7 @@ impl Pages {
                 preselect => Value::from(Serde(preselect)),
                 case => view::message(case),
                 open => view::recipients(case, |r| r.open),
+                sendable => case.recipients.iter().any(|r| r.open && r.may_send),
                 others => view::recipients(case, |r| !r.open),
             },
         )

@@ -34,6 +34,8 @@ struct Recipient {
     detail: String,
     state: RecipientState,
     kept: bool,
+    open: bool,
+    may_send: bool,
     /// Neither done with nor to be decided: its reason is worth showing.
     waiting: bool,
     outcome: Option<Outcome>,
@@ -63,6 +65,8 @@ impl From<&RecipientView> for Recipient {
             detail: readable(&recipient.detail, MAX_DETAIL),
             state: recipient.state,
             kept: recipient.state == Kept,
+            open: recipient.open,
+            may_send: recipient.may_send,
             waiting: matches!(recipient.state, Open | Kept | NotOffered),
             outcome: recipient.outcome,
             mark: recipient.outcome.map(mark),
