@@ -1,6 +1,20 @@
 //! Exit codes: one table for all three programs (sysexits.h, as Postfix's src/global/sys_exits.c has it).
 
+use std::panic;
 use std::process::ExitCode;
+
+/// Makes every panic end this process by a signal, after its message.
+///
+/// pipe(8) bounces a notice when the hook exits with the 101 of an unwinding panic, but delivers it again when the hook
+/// dies of a signal; and a mover in which one thread has died must not go on as if nothing were missing. The web child
+/// does without: strangers can make tiny_http panic, and that must cost one connection and not the process.
+pub fn abort_on_panic() {
+    let usual = panic::take_hook();
+    panic::set_hook(Box::new(move |information| {
+        usual(information);
+        std::process::abort();
+    }));
+}
 
 /// How a program ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -11,7 +11,7 @@ use std::path::PathBuf;
 use clap::Parser;
 use log::error;
 
-use crate::exit::Exit;
+use crate::exit::{Exit, abort_on_panic};
 use crate::web::{child, privilege};
 use crate::{logging, mover};
 
@@ -51,6 +51,7 @@ pub fn main() -> Exit {
         logging::start("posttls/web", "stderr");
         serve(&arguments.forbidden).map_err(|error| error.to_string())
     } else {
+        abort_on_panic();
         mover::run(&arguments.config).map_err(|error| error.to_string())
     };
     match result {

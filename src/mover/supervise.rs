@@ -25,8 +25,9 @@ use crate::web::protocol::{
 
 /// Questions that may wait for a free worker; beyond it the child hears "busy".
 const WAITING: usize = 256;
-/// A child that ends sooner than this is started again only after as long.
-const SHORT_LIFE: Duration = Duration::from_secs(1);
+/// A child that ends sooner than this is started again only after as long: long enough to spare the machine, short
+/// enough that nobody who can make it end can keep senders out.
+const SHORT_LIFE: Duration = Duration::from_millis(200);
 /// How long a child may take to end by itself.
 const FAREWELL: Duration = Duration::from_secs(4);
 

@@ -2,7 +2,7 @@
 //!
 //! The contract with Postfix (pipe(8), DIAGNOSTICS): exit 0 and the notice is done with; exit 75 or death by a signal
 //! and Postfix delivers it again later; **anything else and Postfix bounces it**. So this program ends in three ways
-//! only: 0, 75, or a signal (a panic aborts, see Cargo.toml). It ends well before pipe(8) loses patience, and it never
+//! only: 0, 75, or a signal (see [`abort_on_panic`]). It ends well before pipe(8) loses patience, and it never
 //! keeps more than [`MAX_NOTICE`] octets in memory.
 
 use std::collections::BTreeMap;
@@ -20,7 +20,7 @@ use crate::address::Address;
 use crate::case::store::{Claim, NewCase, NewRecipient, Store, StoreError};
 use crate::case::{Case, CaseId, Failure, MessageKey, RecipientState, policy};
 use crate::config::{Config, ConfigError};
-use crate::exit::Exit;
+use crate::exit::{Exit, abort_on_panic};
 use crate::link::{KeyFileError, Keys};
 use crate::notify::{self, SendError};
 use crate::postfix::QueueId;
@@ -84,6 +84,7 @@ enum Trouble {
 
 /// Runs the hook with the arguments of this process.
 pub fn main() -> Exit {
+    abort_on_panic();
     let arguments = match Arguments::try_parse() {
         Ok(arguments) => arguments,
         Err(error) => {

@@ -38,6 +38,8 @@ pub(crate) fn case(open: usize) -> CaseView {
         detail: "TLS is required, but was not offered by host mx.plain.test[192.0.2.7]".to_owned(),
         state: RecipientState::Open,
         open: true,
+
+        may_send: true,
         outcome: None,
     };
     CaseView {
@@ -132,7 +134,7 @@ fn every_state_failure_and_outcome_has_its_sentence() {
             for outcome in OUTCOMES {
                 let mut view = case(2);
                 let recipient = &mut view.recipients[1];
-                recipient.failure = failure;
+                recipient.failure = *failure;
                 recipient.state = state;
                 recipient.open = matches!(state, RecipientState::Open | RecipientState::Kept);
                 recipient.outcome = Some(outcome);

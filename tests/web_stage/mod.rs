@@ -181,6 +181,8 @@ pub fn recipient(
         detail: "TLS is required, but was not offered by host mx.plain.test[192.0.2.7]".to_owned(),
         state,
         open: matches!(state, RecipientState::Open | RecipientState::Kept),
+
+        may_send: true,
         outcome: None,
     }
 }
