@@ -29,11 +29,11 @@ use crate::{logging, text};
 /// Octets of the longest notice that is read: about 30,000 deferred recipients.
 const MAX_NOTICE: u64 = 16 * 1024 * 1024;
 
-/// pipe(8) waits 1000 seconds by default (`command_time_limit`); this is well under what anyone would set.
-const DEADLINE: Duration = Duration::from_secs(240);
+/// pipe(8) kills the hook after `posttls_time_limit`, 120 seconds in postfix-conf/encrypt-main.cf: end well before it.
+const DEADLINE: Duration = Duration::from_secs(90);
 
-/// A claim older than this is that of a process that died: no process outlives [`DEADLINE`].
-const STALE_CLAIM_MS: i64 = 300_000;
+/// A claim older than this is that of a process that died: pipe(8) lets none live that long.
+const STALE_CLAIM_MS: i64 = 150_000;
 
 /// Seconds that a message is expected to stay queued when its notice does not say: Postfix's default five days.
 const USUAL_LIFETIME: i64 = 5 * 86_400;
