@@ -4,5 +4,6 @@
 pub mod address;
 pub mod case;
 pub mod postfix;
+pub mod sandbox;
 pub mod text;
 pub mod web;

@@ -16,7 +16,9 @@ pub enum SandboxError {
         source: io::Error,
     },
     /// The Postfix, pipe or web user could not reach the sandbox.
-    #[error("{0}: other users may not enter this directory (mode o+x), and Postfix's user must; choose another --dir")]
+    #[error(
+        "{0}: other users may not enter this directory (mode o+x), and Postfix's user must; choose another --dir"
+    )]
     NotTraversable(PathBuf),
     /// An account that the sandbox needs does not exist.
     #[error("there is no user or group {0:?} on this host")]

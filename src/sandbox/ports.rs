@@ -54,7 +54,11 @@ pub(super) const DOMAINS: &[Domain] = &[
         name: "broken.test",
         what: "offers STARTTLS, then the handshake fails",
         // A key of one kind and ciphers of another only: no handshake can succeed.
-        smtpd: &[TLS, "smtpd_tls_protocols=TLSv1.2", "smtpd_tls_exclude_ciphers=aECDSA"],
+        smtpd: &[
+            TLS,
+            "smtpd_tls_protocols=TLSv1.2",
+            "smtpd_tls_exclude_ciphers=aECDSA",
+        ],
     },
     Domain {
         name: "cert.test",
