@@ -13,5 +13,6 @@ pub mod mover;
 pub mod notice;
 pub mod notify;
 pub mod postfix;
+pub mod sandbox;
 pub mod text;
 pub mod web;

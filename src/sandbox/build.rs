@@ -1,0 +1,217 @@
+//! Lays a sandbox out on disk: directories and their owners, keys, programs, and the files of all three instances.
+
+use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use super::config::{self, Place};
+use super::error::AtPath;
+use super::ports::Ports;
+use super::process::{postfix_tool, run, run_silently};
+use super::{Instance, SandboxError, UpOptions};
+
+const PROGRAMS: [&str; 3] = ["posttls", "posttls-pipe", "posttls-httpd"];
+
+/// The queue directory of an instance.
+pub(super) fn spool(options: &UpOptions, instance: Instance) -> PathBuf {
+    options
+        .spools
+        .iter()
+        .find(|(of, _)| *of == instance)
+        .map_or_else(
+            || options.dir.join("spool").join(instance.as_str()),
+            |(_, dir)| dir.clone(),
+        )
+}
+
+/// Writes everything but `sandbox.json`.
+pub(super) fn lay_out(options: &UpOptions, ports: &Ports, nonce: &str) -> Result<(), SandboxError> {
+    let dir = &options.dir;
+    let pipe = (
+        id_of("passwd", &options.pipe_user.0)?,
+        id_of("group", &options.pipe_user.1)?,
+    );
+    let postfix = id_of("passwd", "postfix")?;
+    id_of("passwd", &options.web_user)?;
+
+    make_dir(dir, 0o755, None)?;
+    for instance in Instance::ALL {
+        make_dir(&spool(options, instance), 0o755, None)?;
+    }
+    check_traversable(options)?;
+    for name in ["bin", "run", "data"] {
+        make_dir(&dir.join(name), 0o755, None)?;
+    }
+    for name in ["inbox", "delivered"] {
+        make_dir(&dir.join(name), 0o755, Some(pipe))?;
+    }
+    make_dir(&dir.join("state"), 0o700, Some(pipe))?;
+    install_programs(options)?;
+
+    let log = dir.join("posttls.log");
+    write(&log, "", 0o666)?;
+    let key = dir.join("key");
+    write(&key, &format!("1 {}\n", random_hex::<32>()), 0o640)?;
+    chown(&key, None, Some(pipe.1)).at(&key)?;
+    write(
+        &dir.join("posttls.toml"),
+        &posttls_toml(options, ports),
+        0o644,
+    )?;
+
+    for instance in Instance::ALL {
+        let place = Place {
+            instance,
+            config: &dir.join(instance.as_str()),
+            queue: &spool(options, instance),
+            data: &dir.join("data").join(instance.as_str()),
+            log: &dir.join(format!("{instance}.log")),
+            nonce,
+        };
+        make_dir(place.config, 0o755, None)?;
+        make_dir(place.data, 0o700, Some((postfix, 0)))?;
+        let main = config::main_cf(&place, ports, options)?;
+        write(&place.config.join("main.cf"), &main, 0o644)?;
+        let master = config::master_cf(&place, ports, options, &dir.join("bin"))?;
+        write(&place.config.join("master.cf"), &master, 0o644)?;
+        if instance == Instance::Mx {
+            make_certificate(place.config)?;
+        } else {
+            write(
+                &place.config.join("transport"),
+                &ports.transport_table(),
+                0o644,
+            )?;
+        }
+        let files = match instance {
+            Instance::Encrypt => config::ENCRYPT_FILES,
+            Instance::May => &[],
+            Instance::Mx => config::MX_FILES,
+        };
+        for (name, text) in files {
+            write(&place.config.join(name), text, 0o644)?;
+        }
+        check_silent(place.config)?;
+    }
+    Ok(())
+}
+
+/// `postfix check`, and `postconf` reading both files, must find nothing to say.
+fn check_silent(config: &Path) -> Result<(), SandboxError> {
+    run_silently(postfix_tool("postfix", config).arg("check"))?;
+    for what in ["-n", "-M", "-P"] {
+        let mut command = postfix_tool("postconf", config);
+        command.arg(what);
+        let output = run(&mut command)?;
+        if output.contains("postconf: ") {
+            return Err(SandboxError::NotSilent {
+                command: format!("{command:?}"),
+                output,
+            });
+        }
+    }
+    Ok(())
+}
+
+/// Links the programs into the sandbox (copies them across file systems): the build directory may be closed to others.
+/// A program that does not exist is left out.
+fn install_programs(options: &UpOptions) -> Result<(), SandboxError> {
+    for name in PROGRAMS {
+        let from = options.bin_dir.join(name);
+        let to = options.dir.join("bin").join(name);
+        if !from.is_file() {
+            continue;
+        }
+        fs::remove_file(&to).ok();
+        if fs::hard_link(&from, &to).is_err() {
+            fs::copy(&from, &to).at(&to)?;
+        }
+    }
+    Ok(())
+}
+
+fn posttls_toml(options: &UpOptions, ports: &Ports) -> String {
+    let dir = options.dir.display();
+    let (http, smtp) = (ports.http, ports.may);
+    format!(
+        "[encrypt]\nconfig_dir = \"{dir}/encrypt\"\n\n\
+         [may]\nconfig_dir = \"{dir}/may\"\n\n\
+         [store]\npath = \"{dir}/state/posttls.db\"\n\n\
+         [link]\nkey_file = \"{dir}/key\"\nbase_url = \"http://127.0.0.1:{http}\"\n\n\
+         [http]\nlisten = \"127.0.0.1:{http}\"\nweb_user = \"{}\"\n\n\
+         [mover]\nrun_dir = \"{dir}/run\"\n\n\
+         [notification]\nfrom_address = \"posttls@sender.test\"\nadmin_contact = \"postmaster@sender.test\"\n\
+         smtp_host = \"127.0.0.1\"\nsmtp_port = {smtp}\nsmtp_tls = \"none\"\n\n\
+         [log]\ntarget = \"{dir}/posttls.log\"\n{}",
+        options.web_user, options.posttls_toml
+    )
+}
+
+/// A self-signed certificate with its key, as one file, for the mx.
+fn make_certificate(config: &Path) -> Result<(), SandboxError> {
+    let (key, cert, both) = (
+        config.join("key.pem"),
+        config.join("cert.pem"),
+        config.join("tls.pem"),
+    );
+    run(Command::new("openssl")
+        .args([
+            "req",
+            "-x509",
+            "-newkey",
+            "ec",
+            "-pkeyopt",
+            "ec_paramgen_curve:P-256",
+            "-nodes",
+        ])
+        .args(["-days", "30", "-subj", "/CN=mx.host.test", "-keyout"])
+        .arg(&key)
+        .arg("-out")
+        .arg(&cert))?;
+    let mut text = fs::read_to_string(&key).at(&key)?;
+    text.push_str(&fs::read_to_string(&cert).at(&cert)?);
+    write(&both, &text, 0o600)
+}
+
+/// Postfix's processes, the hook and the web child run as other users.
+fn check_traversable(options: &UpOptions) -> Result<(), SandboxError> {
+    let spools = Instance::ALL.map(|instance| spool(options, instance));
+    for start in spools.iter().chain([&options.dir]) {
+        for dir in start.ancestors() {
+            if fs::metadata(dir).at(dir)?.mode() & 0o001 == 0 {
+                return Err(SandboxError::NotTraversable(dir.to_owned()));
+            }
+        }
+    }
+    Ok(())
+}
+
+fn make_dir(path: &Path, mode: u32, owner: Option<(u32, u32)>) -> Result<(), SandboxError> {
+    fs::create_dir_all(path).at(path)?;
+    fs::set_permissions(path, fs::Permissions::from_mode(mode)).at(path)?;
+    if let Some((user, group)) = owner {
+        chown(path, Some(user), Some(group)).at(path)?;
+    }
+    Ok(())
+}
+
+fn write(path: &Path, text: &str, mode: u32) -> Result<(), SandboxError> {
+    fs::write(path, text).at(path)?;
+    fs::set_permissions(path, fs::Permissions::from_mode(mode)).at(path)
+}
+
+/// The number of a user or group, through the host's name service.
+fn id_of(database: &str, name: &str) -> Result<u32, SandboxError> {
+    run(Command::new("getent").args([database, name]))
+        .ok()
+        .and_then(|line| line.split(':').nth(2)?.parse().ok())
+        .ok_or_else(|| SandboxError::NoSuchUser(name.to_owned()))
+}
+
+/// `N` random bytes in hexadecimal digits.
+pub(super) fn random_hex<const N: usize>() -> String {
+    let mut bytes = [0u8; N];
+    getrandom::fill(&mut bytes).expect("the system has random numbers");
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}

@@ -1,0 +1,150 @@
+//! The ports of a sandbox, and the domains behind those of the mx.
+
+use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::time::Duration;
+
+use super::SandboxError;
+
+/// What the mx does for a domain.
+pub(super) struct Domain {
+    /// The domain.
+    pub name: &'static str,
+    /// One line for people.
+    pub what: &'static str,
+    /// smtpd options in master.cf, one setting each; `@DIR@` is the mx's configuration directory.
+    pub smtpd: &'static [&'static str],
+}
+
+const TLS: &str = "smtpd_tls_security_level=may";
+
+/// Every domain has a port, and so a next hop, of its own: Postfix suspends next hops, and one domain's failures must
+/// not touch another's mail.
+pub(super) const DOMAINS: &[Domain] = &[
+    Domain {
+        name: "plain.test",
+        what: "does not offer STARTTLS",
+        smtpd: &[],
+    },
+    Domain {
+        name: "tls.test",
+        what: "takes mail over TLS; a few recipients are refused",
+        smtpd: &[TLS],
+    },
+    Domain {
+        name: "refuse.test",
+        what: "offers STARTTLS, answers it with 454",
+        smtpd: &[
+            TLS,
+            "smtpd_command_filter=regexp:@DIR@/refuse-454",
+            "smtpd_delay_reject=no",
+        ],
+    },
+    Domain {
+        name: "refuse5.test",
+        what: "offers STARTTLS, answers it with 554",
+        smtpd: &[
+            TLS,
+            "smtpd_command_filter=regexp:@DIR@/refuse-554",
+            "smtpd_delay_reject=no",
+        ],
+    },
+    Domain {
+        name: "broken.test",
+        what: "offers STARTTLS, then the handshake fails",
+        // A key of one kind and ciphers of another only: no handshake can succeed.
+        smtpd: &[
+            TLS,
+            "smtpd_tls_protocols=TLSv1.2",
+            "smtpd_tls_exclude_ciphers=aECDSA",
+        ],
+    },
+    Domain {
+        name: "cert.test",
+        what: "takes mail over TLS; the encrypt instance demands a trusted certificate, and this one is not",
+        smtpd: &[TLS],
+    },
+    Domain {
+        name: "slow.test",
+        what: "takes mail over TLS, six seconds each",
+        smtpd: &[TLS, "smtpd_end_of_data_restrictions=sleep 6"],
+    },
+    Domain {
+        name: "slowplain.test",
+        what: "does not offer STARTTLS, six seconds each",
+        smtpd: &["smtpd_end_of_data_restrictions=sleep 6"],
+    },
+    Domain {
+        name: "nodsn.test",
+        what: "takes mail over TLS, does not offer DSN",
+        smtpd: &[TLS, "smtpd_discard_ehlo_keywords=dsn"],
+    },
+    Domain {
+        name: "sender.test",
+        what: "where the senders are: takes mail over TLS into one inbox",
+        smtpd: &[TLS],
+    },
+];
+
+/// Nobody listens at this domain's port (tcpmux, reserved since 1988).
+pub(super) const DOWN: (&str, u16) = ("down.test", 1);
+
+/// Ports on 127.0.0.1.
+#[derive(Debug, Clone)]
+pub(super) struct Ports {
+    pub encrypt: u16,
+    pub may: u16,
+    pub http: u16,
+    pub domains: BTreeMap<&'static str, u16>,
+}
+
+impl Ports {
+    /// Finds free ports, all different. They are free again on return: somebody else may take one ([`Ports::check`]).
+    pub fn find() -> std::io::Result<Self> {
+        let mut listeners = Vec::new();
+        let mut next = || {
+            let listener = TcpListener::bind("127.0.0.1:0")?;
+            let port = listener.local_addr()?.port();
+            listeners.push(listener);
+            std::io::Result::Ok(port)
+        };
+        let mut domains = BTreeMap::new();
+        for domain in DOMAINS {
+            domains.insert(domain.name, next()?);
+        }
+        domains.insert(DOWN.0, DOWN.1);
+        Ok(Self {
+            encrypt: next()?,
+            may: next()?,
+            http: next()?,
+            domains,
+        })
+    }
+
+    /// The transport table of encrypt and may.
+    pub fn transport_table(&self) -> String {
+        let mut table: String = self
+            .domains
+            .iter()
+            .map(|(domain, port)| format!("{domain} smtp:[127.0.0.1]:{port}\n"))
+            .collect();
+        table.push_str("* error:5.1.2 this domain is not part of the sandbox\n");
+        table
+    }
+
+    /// Whether the SMTP server at `port` is ours: its greeting has our `nonce`.
+    pub fn check(port: u16, nonce: &str) -> Result<(), SandboxError> {
+        let address = SocketAddr::from(([127, 0, 0, 1], port));
+        let greeting = TcpStream::connect_timeout(&address, Duration::from_secs(5)).and_then(|s| {
+            s.set_read_timeout(Some(Duration::from_secs(20)))?;
+            let mut line = String::new();
+            BufReader::new(s).read_line(&mut line)?;
+            Ok(line)
+        });
+        match greeting {
+            Ok(line) if line.contains(nonce) => Ok(()),
+            _ => Err(SandboxError::PortLost(port)),
+        }
+    }
+}

@@ -1,0 +1,162 @@
+//! Running programs: Postfix's tools, its instances, and `posttls-httpd`.
+
+use std::fs;
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process, test_kill_process};
+
+use super::SandboxError;
+use super::error::AtPath;
+
+/// Runs a command and returns what it printed, stdout and stderr together, if it exits with 0.
+pub(super) fn run(command: &mut Command) -> Result<String, SandboxError> {
+    let line = format!("{command:?}");
+    let output = command.stdin(Stdio::null()).output();
+    match output {
+        Ok(output) if output.status.success() => Ok(text_of(&output)),
+        Ok(output) => Err(SandboxError::Command {
+            command: line,
+            status: output.status.to_string(),
+            output: text_of(&output),
+        }),
+        Err(error) => Err(SandboxError::Command {
+            command: line,
+            status: error.to_string(),
+            output: String::new(),
+        }),
+    }
+}
+
+/// Runs a command that must succeed and print nothing.
+pub(super) fn run_silently(command: &mut Command) -> Result<(), SandboxError> {
+    let output = run(command)?;
+    if output.trim().is_empty() {
+        return Ok(());
+    }
+    Err(SandboxError::NotSilent {
+        command: format!("{command:?}"),
+        output,
+    })
+}
+
+fn text_of(output: &Output) -> String {
+    let mut text = String::from_utf8_lossy(&output.stdout).into_owned();
+    text.push_str(&String::from_utf8_lossy(&output.stderr));
+    text
+}
+
+/// A Postfix command for the instance configured in `config`.
+pub(super) fn postfix_tool(tool: &str, config: &Path) -> Command {
+    let mut command = Command::new(tool);
+    command.arg("-c").arg(config).env_remove("MAIL_CONFIG");
+    // Postfix's master leads a process group of its own, but the scripts before it should not get the terminal's Ctrl-C.
+    command.process_group(0);
+    command
+}
+
+/// Stops the instance configured in `config`, gently, then firmly. Nothing happens when it is not running.
+pub(super) fn stop_instance(config: &Path) -> Result<(), SandboxError> {
+    if !config.join("main.cf").is_file() || !is_running(config) {
+        return Ok(());
+    }
+    let stopped = run(postfix_tool("postfix", config).arg("stop"));
+    if is_running(config) {
+        return run(postfix_tool("postfix", config).arg("abort")).map(drop);
+    }
+    stopped.map(drop).or(Ok(()))
+}
+
+fn is_running(config: &Path) -> bool {
+    run(postfix_tool("postfix", config).arg("status")).is_ok()
+}
+
+/// Starts `posttls-httpd`, its output going to `dir/httpd.out`, and waits until `port` answers HTTP.
+pub(super) fn start_httpd(
+    dir: &Path,
+    port: u16,
+    env: &[(String, String)],
+) -> Result<Child, SandboxError> {
+    let output = dir.join("httpd.out");
+    let out = fs::File::options()
+        .create(true)
+        .append(true)
+        .open(&output)
+        .at(&output)?;
+    let err = out.try_clone().at(&output)?;
+    let program = dir.join("bin/posttls-httpd");
+    let mut child = Command::new(&program)
+        .arg("--config")
+        .arg(dir.join("posttls.toml"))
+        .envs(env.iter().map(|(name, value)| (name, value)))
+        .stdin(Stdio::null())
+        .stdout(out)
+        .stderr(err)
+        .process_group(0)
+        .spawn()
+        .at(&program)?;
+    let pid_file = dir.join("httpd.pid");
+    fs::write(&pid_file, child.id().to_string()).at(&pid_file)?;
+    let deadline = Instant::now() + Duration::from_secs(15);
+    while !speaks_http(port) {
+        let ended = child.try_wait().at(&program)?;
+        if ended.is_some() || Instant::now() > deadline {
+            let status = ended.map_or("no answer to HTTP".to_owned(), |s| s.to_string());
+            child.kill().ok();
+            child.wait().ok();
+            return Err(SandboxError::Command {
+                command: program.display().to_string(),
+                status,
+                output: fs::read_to_string(&output).unwrap_or_default(),
+            });
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    Ok(child)
+}
+
+fn speaks_http(port: u16) -> bool {
+    let answer = TcpStream::connect(("127.0.0.1", port)).and_then(|mut stream| {
+        stream.set_read_timeout(Some(Duration::from_secs(2)))?;
+        stream.write_all(b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;
+        let mut start = [0; 5];
+        stream.read_exact(&mut start)?;
+        Ok(start)
+    });
+    answer.is_ok_and(|start| &start == b"HTTP/")
+}
+
+/// Ends the `posttls-httpd` of the sandbox in `dir`, if it runs: SIGTERM, after five seconds SIGKILL.
+pub(super) fn stop_httpd(dir: &Path) {
+    let pid_file = dir.join("httpd.pid");
+    let pid = fs::read_to_string(&pid_file)
+        .ok()
+        .and_then(|text| text.trim().parse().ok())
+        .and_then(Pid::from_raw);
+    if let Some(pid) = pid.filter(|pid| is_httpd_of(*pid, dir)) {
+        kill_process(pid, Signal::TERM).ok();
+        let deadline = Instant::now() + Duration::from_secs(5);
+        while test_kill_process(pid).is_ok() && is_httpd_of(pid, dir) {
+            if Instant::now() > deadline {
+                kill_process(pid, Signal::KILL).ok();
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+    fs::remove_file(pid_file).ok();
+}
+
+/// Process IDs are reused: the process must have been started with this sandbox's configuration. A zombie has no
+/// command line, so it does not count as running.
+fn is_httpd_of(pid: Pid, dir: &Path) -> bool {
+    let config = dir.join("posttls.toml");
+    fs::read(format!("/proc/{}/cmdline", pid.as_raw_nonzero())).is_ok_and(|line| {
+        line.split(|byte| *byte == 0)
+            .any(|word| word == config.as_os_str().as_encoded_bytes())
+    })
+}
