@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::mpsc::sync_channel;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -75,6 +76,9 @@ pub enum DaemonError {
         /// Why.
         source: std::io::Error,
     },
+    /// The web child does not come up.
+    #[error("the web child did not start; standard error says why")]
+    Child,
     /// A template can't be read.
     #[error("{path}: cannot read templates: {source}; see http.template_dir")]
     Templates {
@@ -148,7 +152,10 @@ pub fn run(config_path: &Path) -> Result<(), DaemonError> {
 
     let serving = {
         let supervisor = Arc::clone(&supervisor);
-        thread::spawn(move || supervisor.run())
+        let (ready, started) = sync_channel(1);
+        let serving = thread::spawn(move || supervisor.run(&ready));
+        started.recv().map_err(|_| DaemonError::Child)?;
+        serving
     };
     thread::spawn(move || {
         loop {

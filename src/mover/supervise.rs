@@ -89,16 +89,23 @@ impl Supervisor {
         }
     }
 
-    /// Keeps one web child running until [`Supervisor::end`] is called.
-    pub fn run(&self) {
+    /// Keeps one web child running until [`Supervisor::end`] is called. Tells `ready` when the first one serves; ends at
+    /// once, and drops `ready`, when the first one does not come that far: then something is wrong with the set-up.
+    pub fn run(&self, ready: &SyncSender<()>) {
+        let mut proved = false;
         loop {
             let started = Instant::now();
-            match self.serve_one() {
+            let mut on_ready = || {
+                proved = true;
+                // Nobody listens any more after the first time.
+                let _ = ready.try_send(());
+            };
+            match self.serve_one(&mut on_ready) {
                 Ok(status) => info!("web child ended: {status}"),
                 Err(error) => error!("web child: {error}"),
             }
             let mut current = self.current();
-            if current.ending {
+            if current.ending || !proved {
                 return;
             }
             let wanted = std::mem::take(&mut current.replacing);
@@ -134,7 +141,7 @@ impl Supervisor {
     }
 
     /// Starts a child and answers it until it ends.
-    fn serve_one(&self) -> io::Result<std::process::ExitStatus> {
+    fn serve_one(&self, on_ready: &mut dyn FnMut()) -> io::Result<std::process::ExitStatus> {
         let (ours, theirs) = UnixStream::pair()?;
         let mut child = self.start(theirs)?;
         let answer_to = Arc::new(Mutex::new(ours.try_clone()?));
@@ -164,7 +171,7 @@ impl Supervisor {
             &welcome,
             MAX_ANSWER,
         );
-        let result = told.and_then(|()| self.listen(BufReader::new(ours), &answer_to));
+        let result = told.and_then(|()| self.listen(BufReader::new(ours), &answer_to, on_ready));
         self.current().stream = None;
         if let Err(error) = result {
             warn!("web child {}: {error}; it is replaced", child.id());
@@ -196,8 +203,13 @@ impl Supervisor {
         &self,
         mut from: BufReader<UnixStream>,
         answer_to: &Arc<Mutex<UnixStream>>,
+        on_ready: &mut dyn FnMut(),
     ) -> io::Result<()> {
         while let Some(question) = receive::<Numbered<Question>>(&mut from, MAX_QUESTION)? {
+            if question.body == Question::Ready {
+                on_ready();
+                continue;
+            }
             let errand = Errand {
                 question,
                 answer_to: Arc::clone(answer_to),

@@ -10,6 +10,7 @@ use super::error::AtPath;
 use super::ports::Ports;
 use super::process::{postfix_tool, run, run_silently};
 use super::{Instance, SandboxError, UpOptions};
+use crate::case::store::Store;
 
 const PROGRAMS: [&str; 3] = ["posttls", "posttls-pipe", "posttls-httpd"];
 
@@ -47,6 +48,7 @@ pub(super) fn lay_out(options: &UpOptions, ports: &Ports, nonce: &str) -> Result
         make_dir(&dir.join(name), 0o755, Some(pipe))?;
     }
     make_dir(&dir.join("state"), 0o700, Some(pipe))?;
+    make_store(&dir.join("state/posttls.db"), pipe)?;
     install_programs(options)?;
 
     let log = dir.join("posttls.log");
@@ -54,11 +56,9 @@ pub(super) fn lay_out(options: &UpOptions, ports: &Ports, nonce: &str) -> Result
     let key = dir.join("key");
     write(&key, &format!("1 {}\n", random_hex::<32>()), 0o640)?;
     chown(&key, None, Some(pipe.1)).at(&key)?;
-    write(
-        &dir.join("posttls.toml"),
-        &posttls_toml(options, ports),
-        0o644,
-    )?;
+    let toml = dir.join("posttls.toml");
+    write(&toml, &posttls_toml(options, ports), 0o640)?;
+    chown(&toml, None, Some(pipe.1)).at(&toml)?;
 
     for instance in Instance::ALL {
         let place = Place {
@@ -95,6 +95,13 @@ pub(super) fn lay_out(options: &UpOptions, ports: &Ports, nonce: &str) -> Result
         check_silent(place.config)?;
     }
     Ok(())
+}
+
+/// The database, as `posttls init` makes it.
+fn make_store(path: &Path, owner: (u32, u32)) -> Result<(), SandboxError> {
+    drop(Store::open(path, true)?);
+    chown(path, Some(owner.0), Some(owner.1)).at(path)?;
+    fs::set_permissions(path, fs::Permissions::from_mode(0o600)).at(path)
 }
 
 /// `postfix check`, and `postconf` reading both files, must find nothing to say.

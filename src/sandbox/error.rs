@@ -7,6 +7,9 @@ use std::time::Duration;
 /// Why a sandbox could not be started, used or stopped.
 #[derive(Debug, thiserror::Error)]
 pub enum SandboxError {
+    /// The store can't be made.
+    #[error(transparent)]
+    Store(#[from] crate::case::store::StoreError),
     /// A file or directory operation failed.
     #[error("{path}: {source}")]
     File {
