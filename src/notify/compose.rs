@@ -58,6 +58,9 @@ pub enum ComposeError {
         /// Why.
         source: minijinja::Error,
     },
+    /// The system gives no random numbers for a Message-ID.
+    #[error("no random numbers: {0}")]
+    Random(#[from] getrandom::Error),
     /// The mail library refuses the parts.
     #[error("cannot put the notification together: {0}")]
     Assemble(#[from] lettre::error::Error),
@@ -150,7 +153,7 @@ pub fn compose(
         .from(from)
         .to(Mailbox::new(None, to.clone()))
         .subject(text::readable(&headline, SUBJECT + 100))
-        .message_id(None)
+        .message_id(Some(message_id(settings)?))
         .date_now();
     if let Some(id) = &case.message_id {
         builder = builder.in_reply_to(id.clone()).references(id.clone());
@@ -179,6 +182,20 @@ pub fn compose(
         ));
     }
     Ok(Letter { to, message })
+}
+
+/// A Message-ID in the domain of the From address: the library's own would be `@localhost`.
+fn message_id(settings: &Notification) -> Result<String, ComposeError> {
+    let mut random = [0u8; 16];
+    getrandom::fill(&mut random)?;
+    let hex: String = random.iter().map(|octet| format!("{octet:02x}")).collect();
+    let domain = settings.from_address.domain();
+    let domain = if domain.is_ascii() && !domain.is_empty() {
+        domain.as_str()
+    } else {
+        "posttls.invalid"
+    };
+    Ok(format!("<{hex}@{domain}>"))
 }
 
 /// The null sender as envelope sender: a notification that bounces must not come back to anyone (RFC 3834 section 3.3).

@@ -72,7 +72,9 @@ impl Envelope {
             b'>' => self.redirect = Some(record.data),
             b'L' => self.filter = Some(record.data),
             b'W' => {
-                let time = number(&record.data).and_then(|time| i64::try_from(time).ok());
+                // qmgr writes -1 once the notice has gone out.
+                let text = std::str::from_utf8(&record.data).ok();
+                let time = text.and_then(|text| text.trim().parse().ok());
                 self.warn = Some(time.ok_or_else(|| record.malformed())?);
             }
             // Full name, inspector, VERP, killed records, creation time, DSN RET and ENVID as records, priority,

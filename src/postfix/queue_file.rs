@@ -138,7 +138,7 @@ pub struct QueueFile {
     pub redirect: Option<Vec<u8>>,
     /// `L`: the content filter to which qmgr sends the message first.
     pub filter: Option<Vec<u8>>,
-    /// `W`: when the next delay notice is due, in Unix seconds; 0 after it was sent, `None` for the null sender.
+    /// `W`: when the next delay notice is due, in Unix seconds; -1 after it was sent, `None` for the null sender.
     pub warn: Option<i64>,
 }
 

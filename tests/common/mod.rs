@@ -1,0 +1,226 @@
+//! A sandbox with everything running, and the ways in which tests touch it: as a sender, a browser, an admin.
+#![allow(dead_code)] // Every test program uses a part of it.
+
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::time::Duration;
+
+use mailparse::MailHeaderMap as _;
+use posttls::sandbox::{self, Instance, Sandbox, UpOptions};
+use serde_json::Value;
+
+/// Long enough for a busy machine; nothing waits that long when all is well.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A running sandbox in a directory of its own; both end with it.
+pub struct Stage {
+    pub sandbox: Sandbox,
+    _dir: tempfile::TempDir,
+}
+
+/// What a page answered.
+#[derive(Debug)]
+pub struct Answer {
+    pub status: u16,
+    pub head: String,
+    pub body: String,
+}
+
+impl Stage {
+    pub fn new() -> Self {
+        Self::with(|options| options)
+    }
+
+    /// A sandbox with options of its own.
+    pub fn with(change: impl FnOnce(UpOptions) -> UpOptions) -> Self {
+        // Other users must be able to enter it.
+        let dir = tempfile::Builder::new()
+            .prefix("posttls-test-")
+            .permissions(std::os::unix::fs::PermissionsExt::from_mode(0o755))
+            .tempdir()
+            .expect("a directory");
+        let programs = Path::new(env!("CARGO_BIN_EXE_posttls"))
+            .parent()
+            .expect("a directory");
+        let options = change(UpOptions::new(dir.path()).bin_dir(programs));
+        let sandbox = sandbox::up(&options).unwrap_or_else(|error| panic!("{error}"));
+        Self { sandbox, _dir: dir }
+    }
+
+    pub fn dir(&self) -> &Path {
+        self.sandbox.dir()
+    }
+
+    /// Sends a small message from alice@sender.test and returns its queue ID.
+    pub fn send(&self, to: &[&str], subject: &str) -> String {
+        let message = format!(
+            "From: alice@sender.test\r\nTo: undisclosed-recipients:;\r\nSubject: {subject}\r\nMessage-ID: <{subject}@sender.test>\r\n\r\nbody of {subject}\r\n"
+        );
+        self.sandbox
+            .submit("alice@sender.test", to, message.as_bytes())
+            .unwrap_or_else(|error| panic!("{error}"))
+    }
+
+    pub fn wait<T>(&self, what: &str, found: impl FnMut() -> Option<T>) -> T {
+        self.sandbox
+            .wait_for(what, PATIENCE, found)
+            .unwrap_or_else(|error| {
+                panic!(
+                    "{error}\n--- posttls.log\n{}--- encrypt.log\n{}--- may.log\n{}",
+                    self.log(),
+                    self.sandbox.log(Instance::Encrypt),
+                    self.sandbox.log(Instance::May)
+                )
+            })
+    }
+
+    /// What PostTLS has logged.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.dir().join("posttls.log")).unwrap_or_default()
+    }
+
+    /// Waits for the notification about a message and returns it whole.
+    pub fn notification(&self, queue_id: &str) -> String {
+        let reference = format!("(Reference: {queue_id})");
+        self.wait(&format!("the notification about {queue_id}"), || {
+            self.sandbox
+                .inbox()
+                .into_iter()
+                .map(|raw| String::from_utf8_lossy(&raw).into_owned())
+                .find(|mail| mail.contains(&reference))
+        })
+    }
+
+    /// Sends a message and returns its queue ID and the URL of its page, without a choice.
+    pub fn stuck(&self, to: &[&str], subject: &str) -> (String, String) {
+        let queue_id = self.send(to, subject);
+        let link = link(&self.notification(&queue_id));
+        (queue_id, link)
+    }
+
+    /// Waits until `recipient` has at least one message and returns the first.
+    pub fn arrival(&self, recipient: &str) -> String {
+        let raw = self.wait(&format!("mail at {recipient}"), || {
+            self.sandbox.delivered(recipient).into_iter().next()
+        });
+        String::from_utf8_lossy(&raw).into_owned()
+    }
+
+    /// Waits until nothing is in any queue of both instances, and nothing was left behind.
+    pub fn queues_are_empty(&self) {
+        for instance in [Instance::Encrypt, Instance::May] {
+            self.wait(&format!("empty queues of {instance}"), || {
+                self.sandbox
+                    .queue(instance)
+                    .values()
+                    .all(Vec::is_empty)
+                    .then_some(())
+            });
+        }
+    }
+
+    /// Waits until the message is in this queue of the encrypt instance.
+    pub fn in_queue(&self, queue_id: &str, queue: &str) {
+        self.wait(&format!("{queue_id} in {queue}"), || {
+            (self.sandbox.queue_of(Instance::Encrypt, queue_id) == Some(queue)).then_some(())
+        });
+    }
+
+    pub fn get(&self, url: &str) -> Answer {
+        request("GET", url, "")
+    }
+
+    pub fn post(&self, url: &str, form: &str) -> Answer {
+        request("POST", url, form)
+    }
+
+    /// Runs the admin's command.
+    pub fn posttls(&self, arguments: &[&str]) -> Output {
+        Command::new(self.sandbox.program("posttls"))
+            .arg("--config")
+            .arg(self.sandbox.config_file())
+            .args(arguments)
+            .output()
+            .expect("posttls runs")
+    }
+
+    /// The case of a queue ID, as `posttls case --json` shows it.
+    pub fn case(&self, queue_id: &str) -> Value {
+        let output = self.posttls(&["case", queue_id, "--json"]);
+        serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {output:?}"))
+    }
+
+    /// The state of each recipient of a case, by address.
+    pub fn states(&self, queue_id: &str) -> std::collections::BTreeMap<String, String> {
+        let case = self.case(queue_id);
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        case["recipients"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .map(|r| (text(&r["address"]), text(&r["state"])))
+            .collect()
+    }
+
+    pub fn queue_file(&self, instance: Instance, queue: &str, queue_id: &str) -> PathBuf {
+        self.sandbox.queue_dir(instance).join(queue).join(queue_id)
+    }
+}
+
+/// The page that a notification links to.
+pub fn link(notification: &str) -> String {
+    let mail = mailparse::parse_mail(notification.as_bytes()).expect("a mail");
+    let plain = mail.subparts[0].get_body().expect("plain text");
+    let url = plain
+        .split_whitespace()
+        .find(|word| word.contains("/c/"))
+        .expect("a link");
+    url.split('?').next().expect("a URL").to_owned()
+}
+
+/// A header of a mail, decoded.
+pub fn header(mail: &str, name: &str) -> Option<String> {
+    mailparse::parse_mail(mail.as_bytes())
+        .expect("a mail")
+        .headers
+        .get_first_value(name)
+}
+
+/// How the last hop travelled: the mx writes "with ESMTPS" when TLS was used.
+pub fn came_over_tls(mail: &str) -> bool {
+    header(mail, "Received")
+        .expect("a Received header")
+        .contains("with ESMTPS")
+        || header(mail, "Received")
+            .expect("a Received header")
+            .contains("with UTF8SMTPS")
+}
+
+/// One HTTP request, with the form as its body.
+pub fn request(method: &str, url: &str, form: &str) -> Answer {
+    let rest = url.strip_prefix("http://").expect("an http URL");
+    let (host, path) = rest.split_once('/').unwrap_or((rest, ""));
+    let mut stream = TcpStream::connect(host).expect("posttls-httpd listens");
+    stream.set_read_timeout(Some(PATIENCE)).expect("a time-out");
+    let head = format!(
+        "{method} /{path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\nContent-Type: application/x-www-form-urlencoded\r\nContent-Length: {}\r\n\r\n{form}",
+        form.len()
+    );
+    stream.write_all(head.as_bytes()).expect("a request");
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).expect("an answer");
+    let answer = String::from_utf8_lossy(&answer).into_owned();
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap_or((&answer, ""));
+    let status = head
+        .split(' ')
+        .nth(1)
+        .and_then(|word| word.parse().ok())
+        .unwrap_or(0);
+    Answer {
+        status,
+        head: head.to_owned(),
+        body: body.to_owned(),
+    }
+}
