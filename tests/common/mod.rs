@@ -164,6 +164,26 @@ impl Stage {
             .collect()
     }
 
+    /// The recipients that wait in the queue file of the encrypt instance, wherever it is. (`mailq` still lists those
+    /// of the last try from its defer log until the next one.)
+    pub fn pending(&self, queue_id: &str) -> Vec<String> {
+        let queue = self
+            .sandbox
+            .queue_of(Instance::Encrypt, queue_id)
+            .expect("queued");
+        let instance =
+            posttls::postfix::Instance::load(&self.sandbox.config_dir(Instance::Encrypt))
+                .expect("an instance");
+        let id = queue_id.parse().expect("a queue ID");
+        let file = std::fs::File::open(instance.directory(queue, &id).join(queue_id))
+            .expect("a queue file");
+        let content = posttls::postfix::QueueFile::read(file).expect("a queue file");
+        content
+            .pending()
+            .map(|recipient| String::from_utf8_lossy(&recipient.bytes).into_owned())
+            .collect()
+    }
+
     pub fn queue_file(&self, instance: Instance, queue: &str, queue_id: &str) -> PathBuf {
         self.sandbox.queue_dir(instance).join(queue).join(queue_id)
     }
