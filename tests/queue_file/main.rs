@@ -131,7 +131,7 @@ fn envelopes(settings: &str) {
         postfix.send("<>", &["<a@defer.test>", "<b@defer.test>"], CONTENT),
         postfix.send("<ann@sender.test> RET=HDRS ENVID=QQ+2B1 BODY=8BITMIME", &dsn, CONTENT),
         postfix.send("<jürgen@sender.test> SMTPUTF8", &["<täst@defer.test>", "<x@ok.test>"], CONTENT),
-        postfix.send("<ann@sender.test>", &many, &[CONTENT, &[b'x'; 900].repeat(1)].concat()),
+        postfix.send("<ann@sender.test>", &many, &[CONTENT, &[b'x'; 900]].concat()),
         postfix.sendmail(
             "sendmail@sender.test",
             b"To: a@defer.test, \"x y\"@defer.test\nCc: fine@ok.test\nBcc: hidden@defer.test\n\nbody\n",

@@ -17,6 +17,7 @@ inet_protocols = ipv4
 myhostname = mail.test
 mydestination =
 mynetworks = 127.0.0.0/8
+smtpd_peername_lookup = no
 alias_maps =
 local_recipient_maps =
 virtual_alias_domains = alias.test
