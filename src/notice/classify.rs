@@ -28,7 +28,7 @@ const STATUSES: [(&str, Failure); 5] = [
 ///
 /// Not here on purpose: `lost connection with … while receiving the STARTTLS response` (4.4.2). It may be the network,
 /// and plain text would not help: Postfix sends STARTTLS at level `may` too, and does not fall back after it.
-const PROSE: [(&str, &str, Failure); 17] = [
+const PROSE: [(&str, &str, Failure); 15] = [
     // src/smtp/smtp_proto.c, Postfix 3.11: 5.7.10 and 5.7.30, for a message sent with REQUIRETLS (RFC 8689).
     ("REQUIRETLS Failure: ", "", Failure::RequireTls),
     ("Sender requested REQUIRETLS", "", Failure::RequireTls),
@@ -49,7 +49,7 @@ const PROSE: [(&str, &str, Failure); 17] = [
         Failure::LocalFault,
     ),
     ("TLS is required, but unavailable", "", Failure::LocalFault),
-    // smtp_start_tls(): 4.7.5. "not trusted": no chain to a trusted root; "not verified": the name does not match.
+    // smtp_start_tls(): 4.7.5. "not verified" is all that Postfix 3.7 to 3.11 say; "not trusted" is older.
     (
         "Cannot start TLS: handshake failure",
         "",
@@ -57,7 +57,6 @@ const PROSE: [(&str, &str, Failure); 17] = [
     ),
     ("Server certificate not trusted", "", Failure::Certificate),
     ("Server certificate not verified", "", Failure::Certificate),
-    ("Server certificate not matched", "", Failure::Certificate),
     // src/smtp/smtp_tls_policy.c, 4.7.5. The destination gives nothing to verify it by (level dane-only).
     ("non DNSSEC destination", "", Failure::Certificate),
     ("no TLSA records found", "", Failure::Certificate),
@@ -70,7 +69,6 @@ const PROSE: [(&str, &str, Failure); 17] = [
     // The same file: our own settings or our own DNS.
     ("client TLS configuration problem", "", Failure::LocalFault),
     ("TLSA lookup error for ", "", Failure::LocalFault),
-    ("DANE TLSA lookup problem", "", Failure::LocalFault),
 ];
 
 /// The kind of failure, from what the machine-readable part of a notice says of a recipient.

@@ -193,3 +193,153 @@ impl QueueFile {
             .filter(|r| r.state == RecipientState::Pending)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::io::Cursor;
+
+    fn record(kind: char, data: &[u8]) -> Vec<u8> {
+        assert!(data.len() < 128);
+        [&[kind as u8, data.len() as u8], data].concat()
+    }
+
+    /// A file with these records before `M` and after `X`, and behind `E` a heap.
+    fn file(
+        recipients: usize,
+        envelope: &[Vec<u8>],
+        extracted: &[Vec<u8>],
+        heap: &[u8],
+    ) -> Vec<u8> {
+        let envelope = [
+            &[record('T', b"1787299200 17")][..],
+            &[record('S', b"a@b")],
+            envelope,
+        ]
+        .concat()
+        .concat();
+        let content = [record('N', b"Subject: R"), record('p', b"              0")].concat();
+        let data_offset = 81 + envelope.len() + 2;
+        let size = format!(
+            "{:15} {data_offset:15} {recipients:15} {:15} {:15}",
+            content.len(),
+            0,
+            10
+        );
+        let start = [
+            record('C', size.as_bytes()),
+            envelope,
+            record('M', b""),
+            content,
+        ]
+        .concat();
+        [
+            start,
+            record('X', b""),
+            extracted.concat(),
+            record('E', b""),
+            heap.to_vec(),
+        ]
+        .concat()
+    }
+
+    fn read(bytes: &[u8]) -> Result<QueueFile, QueueFileError> {
+        QueueFile::read(Cursor::new(bytes))
+    }
+
+    #[test]
+    fn recipients_stand_before_and_after_the_content() {
+        let envelope = [
+            record('A', b"notify_flags=8"),
+            record('O', b"list@b"),
+            record('R', b"\xff@b"),
+            record('D', b"c@b"),
+        ];
+        let found = read(&file(3, &envelope, &[record('/', b"d@b")], b"")).unwrap();
+        assert_eq!(found.arrival, (1_787_299_200, 17));
+        assert_eq!(found.sender, b"a@b");
+        let first = &found.recipients[0];
+        assert_eq!(
+            (first.bytes.as_slice(), &first.address, first.notify),
+            (&b"\xff@b"[..], &None, Some(8))
+        );
+        assert_eq!(first.original.as_deref(), Some(&b"list@b"[..]));
+        assert_eq!(
+            (found.recipients[1].notify, found.recipients[1].state),
+            (None, RecipientState::Done)
+        );
+        assert_eq!(found.recipients[2].state, RecipientState::Cancelled);
+        assert_eq!(found.pending().count(), 1);
+    }
+
+    #[test]
+    fn what_is_not_understood_is_named() {
+        let pointer = |to: usize| record('p', format!("{to:15}").as_bytes());
+        let here = 81 + 15 + 5;
+        for (bytes, expected) in [
+            (
+                file(2, &[record('R', b"c@b")], &[], b""),
+                "declares 2 recipients, but the file has 1",
+            ),
+            (
+                file(0, &[record('?', b"")], &[], b""),
+                "type '?', which cannot stand there",
+            ),
+            (
+                file(0, &[], &[record('N', b"")], b""),
+                "type 'N', which cannot stand there",
+            ),
+            (
+                file(0, &[record('S', b"x@y")], &[], b""),
+                "is the second one of its kind",
+            ),
+            (
+                file(0, &[record('A', b"nothing")], &[], b""),
+                "the 'A' record at offset 101 is malformed",
+            ),
+            (file(0, &[pointer(here)], &[], b""), "the file has a loop"),
+            (file(0, &[pointer(9999)], &[], b""), "leads to 9999"),
+            (
+                file(0, &[record('p', b"-1")], &[], b""),
+                "the 'p' record at offset 101 is malformed",
+            ),
+            (
+                file(0, &[record('M', b"")], &[], b""),
+                "does not lie where the size record says",
+            ),
+            (record('T', b"1 1"), "does not begin with a size record"),
+            (record('C', b"1 2 3"), "does not begin with a size record"),
+            (Vec::new(), "ends within or before the record at offset 0"),
+        ] {
+            let error = read(&bytes).unwrap_err().to_string();
+            assert!(error.contains(expected), "{error} instead of {expected}");
+        }
+    }
+
+    fn any_record() -> impl Strategy<Value = Vec<u8>> {
+        let kinds =
+            prop::sample::select("TcFILSDRO/WVA>K<ionMpwXLNEPre".chars().collect::<Vec<_>>());
+        let data = prop_oneof!["[a-z]{1,9}=[0-9a-z]{0,5}", "[0-9 ]{1,15}", "[a-z]@[a-z]"];
+        (kinds, data).prop_map(|(kind, data)| record(kind, data.as_bytes()))
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_panic_or_loop(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+            let _ = read(&bytes);
+        }
+
+        #[test]
+        fn no_records_panic_or_loop(
+            recipients in 0usize..9,
+            envelope in prop::collection::vec(any_record(), 0..9),
+            extracted in prop::collection::vec(any_record(), 0..9),
+            heap in prop::collection::vec(any_record(), 0..9),
+        ) {
+            if let Ok(found) = read(&file(recipients, &envelope, &extracted, &heap.concat())) {
+                prop_assert_eq!(found.recipients.len(), recipients);
+            }
+        }
+    }
+}
