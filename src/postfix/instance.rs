@@ -247,7 +247,7 @@ impl Instance {
     /// # Errors
     /// When `postsuper` fails, or the message stays where it was.
     pub fn release_hold(&self, id: &QueueId) -> Result<(), PostfixError> {
-        self.leave_hold(&["-H", id.as_str()], id, "in the deferred queue")
+        self.leave_hold(&["-H", id.as_str(), "hold"], id, "in the deferred queue")
     }
 
     /// Removes a held message: `postsuper -d QUEUE_ID hold`.
