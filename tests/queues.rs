@@ -80,8 +80,8 @@ fn short_queue_ids_and_the_hold_queue_hashed_twice() {
 }
 
 #[test]
-fn no_queue_hashed() {
-    moves_cross(&Stage::with(|options| options.hash_queues("", 1)));
+fn none_of_these_queues_hashed() {
+    moves_cross(&Stage::with(|options| options.hash_queues("corrupt", 1)));
 }
 
 #[test]
