@@ -12,11 +12,11 @@ use crate::common::Stage;
 pub struct Point {
     pub name: &'static str,
     /// What the journal says.
-    step: MoveStep,
+    pub step: MoveStep,
     /// Is the source on hold?
-    source_held: bool,
+    pub source_held: bool,
     /// Is the copy on hold, if there is one?
-    copy_held: bool,
+    pub copy_held: bool,
 }
 
 const fn point(name: &'static str, step: MoveStep, source_held: bool, copy_held: bool) -> Point {
