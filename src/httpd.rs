@@ -52,6 +52,9 @@ pub fn main() -> Exit {
         serve(&arguments.forbidden).map_err(|error| error.to_string())
     } else {
         abort_on_panic();
+        // The crash tests name their points in the environment variable FAILPOINTS.
+        #[cfg(feature = "failpoints")]
+        let _points = fail::FailScenario::setup();
         mover::run(&arguments.config).map_err(|error| error.to_string())
     };
     match result {

@@ -30,6 +30,8 @@ use crate::web::protocol::Settings;
 const RETRY_TICK: Duration = Duration::from_secs(1);
 /// The longest pause between two tries of one move.
 const RETRY_MOST: Duration = Duration::from_secs(60);
+/// How long an address may be in use by what our predecessor left behind: more than the web child's farewell.
+const BIND_PATIENCE: Duration = Duration::from_secs(4);
 
 /// Why the daemon can't start.
 #[derive(Debug, thiserror::Error)]
@@ -118,8 +120,7 @@ pub fn run(config_path: &Path) -> Result<(), DaemonError> {
         source,
     })?;
     let address = config.http.listen;
-    let listener =
-        TcpListener::bind(address).map_err(|source| DaemonError::Listen { address, source })?;
+    let listener = listen(address).map_err(|source| DaemonError::Listen { address, source })?;
 
     let engine = Arc::new(Engine::new(Arc::clone(&store), encrypt, may));
     let wait = Duration::from_secs(config.mover.delivery_wait_seconds);
@@ -171,6 +172,21 @@ pub fn run(config_path: &Path) -> Result<(), DaemonError> {
     }
     info!("ended");
     Ok(())
+}
+
+/// Binds, in patience: we hold the lock, so what listens may be the web child of a mover that died, saying farewell.
+fn listen(address: std::net::SocketAddr) -> std::io::Result<TcpListener> {
+    let deadline = Instant::now() + BIND_PATIENCE;
+    loop {
+        match TcpListener::bind(address) {
+            Err(error)
+                if error.kind() == std::io::ErrorKind::AddrInUse && Instant::now() < deadline =>
+            {
+                thread::sleep(Duration::from_millis(50));
+            }
+            result => return result,
+        }
+    }
 }
 
 /// Waits for signals; returns when the daemon is to end.
