@@ -136,9 +136,9 @@ pub struct Notification {
 pub enum SmtpTls {
     /// Plain text.
     None,
-    /// STARTTLS if the server offers it.
+    /// STARTTLS if the server offers it, whatever its certificate.
     Opportunistic,
-    /// STARTTLS or nothing.
+    /// STARTTLS with a certificate in order, or nothing.
     Required,
     /// TLS from the first octet (RFC 8314).
     Wrapper,
