@@ -17,7 +17,7 @@ use Fate::{Deleted, Sent, Waits};
 
 #[test]
 fn the_table_has_every_point_of_the_move_in_its_order() {
-    let source = include_str!("../src/mover/engine.rs");
+    let source = include_str!("../src/mover/steps.rs");
     let mut found: Vec<&str> = source
         .split("fail_point!(\"")
         .skip(1)

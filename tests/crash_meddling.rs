@@ -131,7 +131,7 @@ fn at_every_point(meddle: impl Fn(&Downtime), after: impl Fn(&Downtime, &Point))
 
 /// Between the copy's name and the journal's "marked", nobody can tell what a change of the source means.
 fn is_unclear(point: &Point) -> bool {
-    ["move::written", "move::synced"].contains(&point.name)
+    ["move::written", "move::synced", "move::ready"].contains(&point.name)
 }
 
 #[test]

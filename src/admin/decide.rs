@@ -92,9 +92,9 @@ fn newest(store: &Store, options: &DecideOptions) -> Result<Case, AdminError> {
 
 fn by_myself(config: &Config, store: Arc<Store>, order: &Order) -> Result<Report, AdminError> {
     logging::start("posttls/admin", &config.log.target);
-    let _lock = control::lock(&config.mover.run_dir)?;
     let encrypt = Instance::load(&config.encrypt.config_dir)?;
     let may = Instance::load(&config.may.config_dir)?;
+    let _lock = control::lock(&config.mover.run_dir, &may.queue_directory)?;
     let engine = Arc::new(Engine::new(Arc::clone(&store), encrypt, may));
     let keys = Keys::load(&config.link.key_file)?;
     let desk = Desk::new(
@@ -104,7 +104,10 @@ fn by_myself(config: &Config, store: Arc<Store>, order: &Order) -> Result<Report
         Duration::from_secs(config.mover.delivery_wait_seconds),
     );
     for (id, case) in store.unfinished_moves()? {
-        desk.retry(id, case)?;
+        // Another message's trouble must not keep this one.
+        if let Err(error) = desk.retry(id, case) {
+            eprintln!("posttls: {error}; the running mover will try again");
+        }
     }
     Ok(control::carry_out(order, &desk))
 }

@@ -58,20 +58,23 @@ pub enum ControlError {
         source: io::Error,
     },
     /// Another mover holds the lock.
-    #[error("{0}: another posttls-httpd is running with this run_dir; stop it first")]
+    #[error(
+        "{0}: another mover works on these queues (posttls-httpd, or an admin's command); stop it first"
+    )]
     Running(PathBuf),
 }
 
 /// Says that this process is the only mover, for as long as it lives.
 pub struct Lock {
-    _file: File,
+    _directory: File,
 }
 
-/// Becomes the only mover that uses `run_dir`.
+/// Becomes the only mover that uses `run_dir` and moves mail into the queues below `spool`. The lock is on the spool
+/// itself: whatever two configurations say, two movers of one instance have that in common.
 ///
 /// # Errors
-/// When another one is running, or the directory can't be used.
-pub fn lock(run_dir: &Path) -> Result<Lock, ControlError> {
+/// When another one is running, or a directory can't be used.
+pub fn lock(run_dir: &Path, spool: &Path) -> Result<Lock, ControlError> {
     let fault = |path: &Path, doing| {
         let path = path.to_owned();
         move |source| ControlError::File {
@@ -87,12 +90,13 @@ pub fn lock(run_dir: &Path) -> Result<Lock, ControlError> {
         .map_err(fault(run_dir, "create the directory"))?;
     fs::set_permissions(run_dir, Permissions::from_mode(0o700))
         .map_err(fault(run_dir, "make it private"))?;
-    let path = run_dir.join("lock");
-    let file = File::create(&path).map_err(fault(&path, "open the lock"))?;
-    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(Lock { _file: file }),
-        Err(rustix::io::Errno::WOULDBLOCK) => Err(ControlError::Running(path)),
-        Err(error) => Err(fault(&path, "take the lock")(error.into())),
+    let directory = File::open(spool).map_err(fault(spool, "open the queue directory"))?;
+    match flock(&directory, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(Lock {
+            _directory: directory,
+        }),
+        Err(rustix::io::Errno::WOULDBLOCK) => Err(ControlError::Running(spool.to_owned())),
+        Err(error) => Err(fault(spool, "lock the queue directory")(error.into())),
     }
 }
 

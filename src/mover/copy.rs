@@ -1,9 +1,12 @@
-//! The copy of a queue file for the may instance: complete and on disk before it has a name.
+//! The copy of a queue file for the may instance: complete and on disk before it has a name, and not ready before the
+//! source is marked. Postfix passes over a queue file whose mode is not [`READY`] (mail_open_ok(3)).
 
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{self, Seek as _};
 use std::os::fd::AsRawFd as _;
-use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _, fchown};
+use std::os::unix::fs::{
+    DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _, fchown,
+};
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -15,6 +18,9 @@ use crate::postfix::{Instance, Queue, QueueId};
 
 /// The mode that tells Postfix that a queue file is complete (mail_queue.h, `MAIL_QUEUE_STAT_READY`).
 const READY: u32 = 0o700;
+
+/// The mode of a copy until its source is marked.
+pub const NOT_READY: u32 = 0o600;
 
 /// A complete copy without a name.
 pub struct Copy {
@@ -32,7 +38,7 @@ pub fn make(may: &Instance, source: &mut Source, keep: &[u64]) -> io::Result<Cop
         .read(true)
         .write(true)
         .custom_flags(flags)
-        .mode(0o600)
+        .mode(NOT_READY)
         .open(&hold)?;
     source.file.rewind()?;
     io::copy(&mut source.file, &mut file)?;
@@ -43,7 +49,7 @@ pub fn make(may: &Instance, source: &mut Source, keep: &[u64]) -> io::Result<Cop
         .collect();
     mark_done(&file, &others).map_err(io::Error::other)?;
     fchown(&file, Some(may.mail_owner.uid), Some(may.mail_owner.gid))?;
-    file.set_permissions(Permissions::from_mode(READY))?;
+    file.set_permissions(Permissions::from_mode(NOT_READY))?;
     file.sync_all()?;
     let name = name_of(&file)?;
     Ok(Copy { file, name })
@@ -59,6 +65,26 @@ pub fn publish(may: &Instance, copy: &Copy) -> io::Result<()> {
         File::open(directory)?.sync_all()?;
     }
     Ok(())
+}
+
+/// Makes a published copy one that Postfix takes, and waits until that is on disk.
+pub fn make_ready(may: &Instance, name: &QueueId) -> io::Result<()> {
+    let flags = i32::try_from(OFlags::NOFOLLOW.bits()).map_err(io::Error::other)?;
+    let file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .custom_flags(flags)
+        .open(may.path(Queue::Hold, name))?;
+    file.set_permissions(Permissions::from_mode(READY))?;
+    file.sync_all()
+}
+
+/// Removes a copy that nobody has seen. (`postsuper` passes over a file that is not ready.)
+pub fn remove(may: &Instance, name: &QueueId) -> io::Result<()> {
+    let path = may.path(Queue::Hold, name);
+    fs::remove_file(&path)?;
+    path.parent()
+        .map_or(Ok(()), |directory| File::open(directory)?.sync_all())
 }
 
 /// The short queue ID that Postfix itself would give to this file: microseconds of a time and the inode number
@@ -85,17 +111,15 @@ fn make_hash_directory(may: &Instance, directory: &Path) -> io::Result<()> {
         path = path.parent().ok_or(io::ErrorKind::NotFound)?;
     }
     for path in missing.into_iter().rev() {
-        match fs::create_dir(path) {
+        match fs::DirBuilder::new().mode(0o700).create(path) {
             Ok(()) => {
-                fs::set_permissions(path, Permissions::from_mode(0o700))?;
-                std::os::unix::fs::lchown(
-                    path,
-                    Some(may.mail_owner.uid),
-                    Some(may.mail_owner.gid),
-                )?;
+                std::os::unix::fs::lchown(path, Some(may.mail_owner.uid), Some(may.mail_owner.gid))?
             }
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
             Err(error) => return Err(error),
+        }
+        if let Some(parent) = path.parent() {
+            File::open(parent)?.sync_all()?;
         }
     }
     Ok(())

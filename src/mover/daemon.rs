@@ -28,6 +28,10 @@ use crate::web::protocol::Settings;
 
 /// Between two looks at the journal for moves that had to wait.
 const RETRY_TICK: Duration = Duration::from_secs(1);
+/// Between two looks at what has left the queue by itself.
+const SWEEP_EVERY: Duration = Duration::from_secs(60);
+/// How long an ending daemon waits for moves under way; the journal has what is left after that.
+const LAST_MOVES: Duration = Duration::from_secs(5);
 /// The longest pause between two tries of one move.
 const RETRY_MOST: Duration = Duration::from_secs(60);
 /// How long an address may be in use by what our predecessor left behind: more than the web child's farewell.
@@ -109,7 +113,7 @@ pub fn run(config_path: &Path) -> Result<(), DaemonError> {
     let store = Arc::new(Store::open(&config.store.path, false)?);
     let encrypt = Instance::load(&config.encrypt.config_dir)?;
     let may = Instance::load(&config.may.config_dir)?;
-    let lock = control::lock(&config.mover.run_dir)?;
+    let lock = control::lock(&config.mover.run_dir, &may.queue_directory)?;
     let signals =
         Signals::new([SIGTERM, SIGINT, SIGHUP]).map_err(|source| DaemonError::System {
             doing: "catch signals",
@@ -122,9 +126,20 @@ pub fn run(config_path: &Path) -> Result<(), DaemonError> {
     let address = config.http.listen;
     let listener = listen(address).map_err(|source| DaemonError::Listen { address, source })?;
 
+    if let Some((name, needed)) = may.stricter_than(&encrypt) {
+        warn!(
+            "{}: {name} must be at least {needed}: until it is, nothing is sent",
+            config.may.config_dir.display()
+        );
+    }
     let engine = Arc::new(Engine::new(Arc::clone(&store), encrypt, may));
     let wait = Duration::from_secs(config.mover.delivery_wait_seconds);
-    let desk = Arc::new(Desk::new(Arc::clone(&store), engine, keys, wait));
+    let desk = Arc::new(Desk::new(
+        Arc::clone(&store),
+        Arc::clone(&engine),
+        keys,
+        wait,
+    ));
     // What a crash has left undone comes before any new decision.
     let mut retries = Retries::default();
     retries.run(&store, &desk);
@@ -160,9 +175,14 @@ pub fn run(config_path: &Path) -> Result<(), DaemonError> {
     };
     let retrying = Arc::clone(&desk);
     thread::spawn(move || {
+        let mut swept = Instant::now();
         loop {
             thread::sleep(RETRY_TICK);
             retries.run(&store, &retrying);
+            if swept.elapsed() >= SWEEP_EVERY {
+                retrying.sweep().unwrap_or_else(|error| error!("{error}"));
+                swept = Instant::now();
+            }
         }
     });
     obey(signals, config_path, &config, &desk, &supervisor);
@@ -170,6 +190,7 @@ pub fn run(config_path: &Path) -> Result<(), DaemonError> {
     if serving.join().is_err() {
         error!("the thread that watches the web child has ended by a panic");
     }
+    engine.wait_until_idle(LAST_MOVES);
     info!("ended");
     Ok(())
 }

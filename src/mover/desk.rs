@@ -121,14 +121,20 @@ impl Desk {
         }
     }
 
+    /// Changes nothing, not even in the store: what is seen in the queue is only shown.
     fn show(&self, case: Case) -> Result<Answer, DeskError> {
-        self.look(&case)?;
+        let seen = self.look(&case)?;
         let recipients = self
             .store
             .recipients(case.id)?
             .into_iter()
-            .map(|recipient| (recipient, None))
-            .collect();
+            .map(|mut recipient| {
+                if let Some((_, state)) = seen.iter().find(|(id, _)| *id == recipient.id) {
+                    recipient.state = *state;
+                }
+                (recipient, None)
+            });
+        let recipients = recipients.collect();
         Ok(Answer::Case(Box::new(view(&Decided { case, recipients }))))
     }
 
@@ -155,13 +161,15 @@ impl Desk {
         actor: Actor,
         client: &str,
     ) -> Result<Decided, DeskError> {
-        self.look(&case)?;
+        self.settle(&case)?;
         let decided = self.store.decide(case.id, choices, actor, client)?;
         for recipient in self.store.recipients(case.id)? {
-            if let Some((_, action)) = choices.iter().find(|(id, _)| *id == recipient.id) {
+            let outcome = decided.outcomes.iter().find(|(id, _)| *id == recipient.id);
+            if let Some((_, outcome @ (Outcome::Recorded | Outcome::Kept))) = outcome {
+                let (id, to) = (&case.key.queue_id, &recipient.address);
                 info!(
-                    "{}: to=<{}>, action={action}, decided by {actor}, client={client}",
-                    case.key.queue_id, recipient.address
+                    "{id}: to=<{to}>, decision {outcome}, state {}, by {actor}, client={client}",
+                    recipient.state
                 );
             }
         }
@@ -204,22 +212,22 @@ impl Desk {
         })
     }
 
-    /// Looks whether the recipients that still wait for a decision are still in the queue, and records what it sees.
-    /// What can't be read now stays as it is.
-    fn look(&self, case: &Case) -> Result<(), StoreError> {
+    /// Which recipients that wait for a decision are no longer in the queue, as far as that can be seen now.
+    fn look(&self, case: &Case) -> Result<Vec<(i64, RecipientState)>, StoreError> {
         if case.state == CaseState::Closed {
-            return Ok(());
+            return Ok(Vec::new());
         }
-        let open: Vec<Recipient> = self
-            .store
-            .recipients(case.id)?
-            .into_iter()
-            .filter(|recipient| recipient.state.is_open())
-            .collect();
+        let mut open = self.store.recipients(case.id)?;
+        open.retain(|recipient| recipient.state.is_open());
         if open.is_empty() {
-            return Ok(());
+            return Ok(Vec::new());
         }
-        let seen = match source::sight(self.engine.encrypt(), &case.key) {
+        let seen = self
+            .engine
+            .pair()
+            .map_err(MoveError::from)
+            .and_then(|pair| source::sight(&pair.encrypt, &case.key));
+        Ok(match seen {
             Ok((Sighting::Gone, _)) => open
                 .iter()
                 .map(|recipient| (recipient.id, RecipientState::Gone))
@@ -231,12 +239,28 @@ impl Desk {
                 warn!("{error}");
                 Vec::new()
             }
-        };
+        })
+    }
+
+    /// Records what has left the queue by itself, so that cases come to an end.
+    fn settle(&self, case: &Case) -> Result<(), StoreError> {
+        let seen = self.look(case)?;
         if seen.is_empty() {
             Ok(())
         } else {
             self.store.settle(case.id, &seen)
         }
+    }
+
+    /// Settles every open case: one look at one file each, whatever else is queued.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub fn sweep(&self) -> Result<(), StoreError> {
+        self.store
+            .cases(Some(CaseState::Open))?
+            .iter()
+            .try_for_each(|case| self.settle(case))
     }
 
     /// A case with its recipients, as the store has them.

@@ -9,7 +9,9 @@ mod copy;
 mod daemon;
 mod desk;
 mod engine;
+mod recovery;
 mod source;
+mod steps;
 mod supervise;
 
 use std::io;
@@ -81,6 +83,38 @@ pub enum MoveError {
         limit: u64,
         /// Configuration directory of the may instance.
         may: PathBuf,
+    },
+    /// The may instance would damage or bounce what the encrypt instance has accepted.
+    #[error(
+        "{queue_id}: {may}: {name} must be at least {needed}, or mail that the encrypt instance took is lost there; set it, then `postfix reload`"
+    )]
+    Limit {
+        /// The message.
+        queue_id: QueueId,
+        /// The parameter of the may instance.
+        name: &'static str,
+        /// What it must be at least.
+        needed: u64,
+        /// Configuration directory of the may instance.
+        may: PathBuf,
+    },
+    /// The queue is not laid out as the settings say.
+    #[error(
+        "{queue_id}: its file lies where hash_queue_names and hash_queue_depth do not put it: stop and start {config_dir} so that Postfix puts it right"
+    )]
+    Misplaced {
+        /// The message.
+        queue_id: QueueId,
+        /// Configuration directory of the instance.
+        config_dir: PathBuf,
+    },
+    /// The journal has a name that is no queue ID.
+    #[error("{queue_id}: the journal names a copy {name:?}, which is no queue ID")]
+    BadCopyName {
+        /// The message.
+        queue_id: QueueId,
+        /// The name.
+        name: String,
     },
     /// The journal names a move that it does not have.
     #[error("the journal has no move {0}")]

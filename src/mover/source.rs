@@ -12,8 +12,7 @@ use rustix::fs::{FlockOperation, OFlags, flock};
 use super::{MoveError, Sighting};
 use crate::address::Address;
 use crate::case::MessageKey;
-use crate::postfix::{Instance, Queue, QueueId};
-use crate::postfix::{QueueFile, RecipientState};
+use crate::postfix::{Instance, Queue, QueueFile, QueueId, Recipient, RecipientState};
 
 /// Between two looks at a message that a delivery is using.
 const PAUSE: Duration = Duration::from_millis(20);
@@ -35,25 +34,30 @@ impl Source {
         self.content.arrival.0 == key.arrival && self.content.sender == sender.as_bytes()
     }
 
+    /// Is the open file still the one that stands where it was opened?
+    pub fn is_still_there(&self) -> bool {
+        let (ours, there) = (self.file.metadata(), std::fs::symlink_metadata(&self.path));
+        matches!((ours, there), (Ok(ours), Ok(there)) if ours.ino() == there.ino() && ours.dev() == there.dev())
+    }
+
     /// Offsets of the records of `address` that wait for delivery, and whether there are others that are done.
     ///
     /// The address comes from a notice, in which Postfix has put `?` for every octet that can't be printed
     /// (src/util/printable.c); the records are compared in that form, too.
     pub fn records_of(&self, address: &Address) -> (Vec<u64>, bool) {
-        let mut pending = Vec::new();
-        let mut done = false;
-        for recipient in &self.content.recipients {
-            if recipient.address.as_ref() != Some(address)
-                && printable(&recipient.bytes) != address.as_str()
-            {
-                continue;
-            }
-            match recipient.state {
-                RecipientState::Pending => pending.push(recipient.offset),
-                RecipientState::Done => done = true,
-                RecipientState::Cancelled => {}
-            }
+        let exact = |recipient: &&Recipient| recipient.address.as_ref() == Some(address);
+        let shown = |recipient: &&Recipient| printable(&recipient.bytes) == address.as_str();
+        let all = &self.content.recipients;
+        let mut found: Vec<&Recipient> = all.iter().filter(exact).collect();
+        if found.is_empty() {
+            found = all.iter().filter(shown).collect();
         }
+        let pending = found
+            .iter()
+            .filter(|one| one.state == RecipientState::Pending)
+            .map(|one| one.offset)
+            .collect();
+        let done = found.iter().any(|one| one.state == RecipientState::Done);
         (pending, done)
     }
 
@@ -161,6 +165,14 @@ pub fn sight(
             source,
         })?;
         let Some(queue) = found else {
+            // "Gone" ends a case: be sure that it is not only elsewhere.
+            if instance.is_misplaced(id) {
+                let config_dir = instance.config_dir.clone();
+                return Err(MoveError::Misplaced {
+                    queue_id: id.clone(),
+                    config_dir,
+                });
+            }
             return Ok((Sighting::Gone, None));
         };
         // The file may change queues between the look and the opening: look again then.
@@ -189,6 +201,8 @@ pub fn lock_held(
             return Ok(None);
         };
         match flock(&first.file, FlockOperation::NonBlockingLockExclusive) {
+            // Somebody took it away before the lock was ours: look again.
+            Ok(()) if !first.is_still_there() => {}
             Ok(()) => {
                 // Read again: what was read before the lock may lack the last mark.
                 let content =

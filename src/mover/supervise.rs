@@ -149,12 +149,21 @@ impl Supervisor {
         if let Some(stream) = &current.stream {
             // An error means that the child has gone already.
             let _ = stream.shutdown(Shutdown::Write);
+            // One that hangs does not notice. Then we stop listening to it, and that ends it.
+            if let Ok(stream) = stream.try_clone() {
+                thread::spawn(move || {
+                    thread::sleep(FAREWELL);
+                    let _ = stream.shutdown(Shutdown::Both);
+                });
+            }
         }
     }
 
     /// Starts a child and answers it until it ends.
     fn serve_one(&self, on_ready: &mut dyn FnMut()) -> io::Result<std::process::ExitStatus> {
         let (ours, theirs) = UnixStream::pair()?;
+        // A child that does not read must not keep those who answer it.
+        ours.set_write_timeout(Some(FAREWELL))?;
         let mut child = self.start(theirs)?;
         let answer_to = Arc::new(Mutex::new(ours.try_clone()?));
         let settings = self

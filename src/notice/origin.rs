@@ -44,6 +44,9 @@ pub enum Forged {
     /// Something removed it: a `header_checks` on the way, most likely.
     #[error("it has no Received field")]
     NoReceived,
+    /// It has been delivered before, and was forwarded to the hook.
+    #[error("it was forwarded: it has more than one Received field, or a Delivered-To")]
+    Forwarded,
     /// A local user, or the mail owner after `postsuper -r` on the notice.
     #[error(
         "it was submitted by the local user with the ID {0}, or put back into the queue with postsuper -r"
@@ -81,10 +84,13 @@ pub fn check(raw: &[u8], delivery: &Delivery<'_>) -> Result<(), Forged> {
         });
     }
     let (header, _) = fields(&raw[..raw.len().min(MAX_HEADER)]);
-    let received = header
-        .iter()
-        .find(|field| field.is("Received"))
-        .ok_or(Forged::NoReceived)?;
+    // local(8) forwards mail by a .forward file under a new Received field of Postfix's own, without a client. What it
+    // forwards has a Received field of its own below that one, and a Delivered-To; a notice has neither.
+    let mut all = header.iter().filter(|field| field.is("Received"));
+    let received = all.next().ok_or(Forged::NoReceived)?;
+    if all.next().is_some() || header.iter().any(|field| field.is("Delivered-To")) {
+        return Err(Forged::Forwarded);
+    }
     let received = received.text().unwrap_or_else(|| "(not UTF-8)".to_owned());
     let (name, id) =
         own_received(&received).ok_or_else(|| Forged::Received(readable(&received, 200)))?;
@@ -117,8 +123,8 @@ mod tests {
 
     fn judge(received: &str, client: &str, sender: &str) -> Result<(), Forged> {
         let raw = format!(
-            "From double-bounce@mail.test  Fri Aug 21 10:00:00 2026\nReturn-Path: <x>\nDelivered-To: y\n\
-             Received: {received}\nReceived: by mail.test (Postfix)\n\tid 4ABCDEF; {DATE}\nSubject: x\n\nbody"
+            "From double-bounce@mail.test  Fri Aug 21 10:00:00 2026\nReturn-Path: <x>\n\
+             Received: {received}\nSubject: x\n\nReceived: by mail.test (Postfix)\n\tid 4ABCDEF; {DATE}\n"
         );
         let queue_id = "4ABCDEF".parse().unwrap();
         let delivery = Delivery {
@@ -192,6 +198,23 @@ mod tests {
             judge(&other, "", "double-bounce@mail.test"),
             Err(Forged::QueueId { .. })
         ));
+    }
+
+    #[test]
+    fn forwarded_mail_is_not_believed() {
+        let own = format!("by mail.test (Postfix)\n\tid 4ABCDEF; {DATE}");
+        let below = format!("by mail.test (Postfix, from userid 1000)\n\tid 5ABCDEF; {DATE}");
+        for more in [
+            format!("Received: {below}"),
+            "Delivered-To: eve@mail.test".to_owned(),
+        ] {
+            let received = format!("{own}\n{more}");
+            assert_eq!(
+                judge(&received, "", "double-bounce@mail.test"),
+                Err(Forged::Forwarded),
+                "{more}"
+            );
+        }
     }
 
     #[test]

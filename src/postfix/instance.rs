@@ -23,6 +23,9 @@ pub const PROGRAM_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bi
 const LOOKS: usize = 5;
 const LOOK_PAUSE: Duration = Duration::from_millis(10);
 
+/// Directories below each other that anybody would hash a queue into.
+const MOST_HASHING: usize = 4;
+
 /// A queue of Postfix in which PostTLS looks for messages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -62,9 +65,30 @@ pub struct Instance {
     pub mail_owner: User,
     /// Octets of the largest message that it takes; 0 is no limit.
     pub message_size_limit: u64,
+    /// Octets of the longest line that it keeps in one piece.
+    line_length_limit: u64,
+    /// Octets of the longest header that it keeps whole.
+    header_size_limit: u64,
+    /// Received headers at which it bounces a message.
+    hopcount_limit: u64,
     command_directory: PathBuf,
+    /// `main.cf` when it was read.
+    stamp: Option<Stamp>,
     hashed: Vec<String>,
     hash_depth: usize,
+}
+
+/// What tells one version of a file from the next.
+type Stamp = (u64, u64, i64, i64);
+
+fn stamp(config_dir: &Path) -> Option<Stamp> {
+    let metadata = std::fs::metadata(config_dir.join("main.cf")).ok()?;
+    Some((
+        metadata.ino(),
+        metadata.size(),
+        metadata.mtime(),
+        metadata.mtime_nsec(),
+    ))
 }
 
 /// Why a Postfix command did not do what it should.
@@ -119,13 +143,16 @@ pub enum PostfixError {
     },
 }
 
-const SETTINGS: [&str; 6] = [
+const SETTINGS: [&str; 9] = [
     "queue_directory",
     "mail_owner",
     "command_directory",
     "hash_queue_names",
     "hash_queue_depth",
     "message_size_limit",
+    "line_length_limit",
+    "header_size_limit",
+    "hopcount_limit",
 ];
 
 impl Instance {
@@ -134,6 +161,8 @@ impl Instance {
     /// # Errors
     /// When there is no such instance, or a setting makes no sense.
     pub fn load(config_dir: &Path) -> Result<Self, PostfixError> {
+        // Before it is read: a change in between is then seen as one.
+        let stamp = stamp(config_dir);
         let mut command = program("postconf", config_dir);
         let output = run(command.arg("-h").args(SETTINGS))?;
         let text = String::from_utf8_lossy(&output.stdout);
@@ -171,14 +200,68 @@ impl Instance {
         };
         let hash_depth = number(SETTINGS[4], next(SETTINGS[4])?)?;
         let message_size_limit = number(SETTINGS[5], next(SETTINGS[5])?)?;
+        let line_length_limit = number(SETTINGS[6], next(SETTINGS[6])?)?;
+        let header_size_limit = number(SETTINGS[7], next(SETTINGS[7])?)?;
+        let hopcount_limit = number(SETTINGS[8], next(SETTINGS[8])?)?;
         Ok(Self {
             config_dir: config_dir.to_owned(),
             queue_directory,
             mail_owner,
             message_size_limit,
+            line_length_limit,
+            header_size_limit,
+            hopcount_limit,
+            stamp,
             command_directory,
             hashed,
             hash_depth: usize::try_from(hash_depth).unwrap_or(usize::MAX),
+        })
+    }
+
+    /// Is `main.cf` still the one that was read?
+    pub fn is_current(&self) -> bool {
+        self.stamp.is_some() && self.stamp == stamp(&self.config_dir)
+    }
+
+    /// The limit of this instance, and what it must be at least, that makes it damage, drop or bounce mail which
+    /// `other` has taken: pickup(8) removes a message with a line over `line_length_limit`, cleanup(8) cuts headers and
+    /// counts hops, one more than before.
+    pub fn stricter_than(&self, other: &Self) -> Option<(&'static str, u64)> {
+        let limits = [
+            (
+                "line_length_limit",
+                self.line_length_limit,
+                other.line_length_limit,
+            ),
+            (
+                "header_size_limit",
+                self.header_size_limit,
+                other.header_size_limit,
+            ),
+            (
+                "hopcount_limit",
+                self.hopcount_limit,
+                other.hopcount_limit + 1,
+            ),
+        ];
+        limits
+            .into_iter()
+            .find(|(_, has, needs)| has < needs)
+            .map(|(name, _, needs)| (name, needs))
+    }
+
+    /// Is a file of this queue ID where another `hash_queue_depth`, or none, would put it? Postfix moves such files
+    /// only when it starts.
+    pub fn is_misplaced(&self, id: &QueueId) -> bool {
+        Queue::ALL.into_iter().any(|queue| {
+            let mut directory = self.queue_directory.join(queue.as_str());
+            let characters = id.hash_characters();
+            let mut deeper = characters.chars();
+            (0..=MOST_HASHING).any(|_| {
+                let there = directory.join(id.as_str()).exists();
+                directory.extend(deeper.next().map(String::from));
+                there
+            })
         })
     }
 
@@ -208,7 +291,10 @@ impl Instance {
     pub fn holds(&self, queue: Queue, id: &QueueId) -> io::Result<bool> {
         match std::fs::symlink_metadata(self.path(queue, id)) {
             Ok(metadata) => Ok(metadata.is_file() && metadata.uid() == self.mail_owner.uid),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            // Only a queue that is there can say that the message is not in it: a spool may not be mounted yet.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                std::fs::metadata(self.queue_directory.join(queue.as_str())).map(|_| false)
+            }
             Err(error) => Err(error),
         }
     }
@@ -257,7 +343,12 @@ impl Instance {
     /// # Errors
     /// When `postsuper` fails, or the message stays where it was.
     pub fn release_hold(&self, id: &QueueId) -> Result<(), PostfixError> {
-        self.leave_hold(&["-H", id.as_str(), "hold"], id, "in the deferred queue")
+        self.leave_hold(
+            &["-H", id.as_str(), "hold"],
+            id,
+            "in the deferred queue",
+            Some("deferred"),
+        )
     }
 
     /// Removes a held message: `postsuper -d QUEUE_ID hold`.
@@ -265,7 +356,7 @@ impl Instance {
     /// # Errors
     /// When `postsuper` fails, or the message stays where it was.
     pub fn delete_held(&self, id: &QueueId) -> Result<(), PostfixError> {
-        self.leave_hold(&["-d", id.as_str(), "hold"], id, "removed")
+        self.leave_hold(&["-d", id.as_str(), "hold"], id, "removed", None)
     }
 
     /// Submits a held message anew under another queue ID: `postsuper -r QUEUE_ID hold`.
@@ -273,7 +364,12 @@ impl Instance {
     /// # Errors
     /// When `postsuper` fails, or the message stays where it was.
     pub fn requeue_held(&self, id: &QueueId) -> Result<(), PostfixError> {
-        self.leave_hold(&["-r", id.as_str(), "hold"], id, "in the maildrop queue")
+        self.leave_hold(
+            &["-r", id.as_str(), "hold"],
+            id,
+            "in the maildrop queue",
+            Some("maildrop"),
+        )
     }
 
     /// Tells pickup(8) to look at once instead of within its minute. Fails when the instance is stopped, and that is
@@ -297,6 +393,7 @@ impl Instance {
         arguments: &[&str],
         id: &QueueId,
         wanted: &'static str,
+        arrival: Option<&str>,
     ) -> Result<(), PostfixError> {
         let result = self.postsuper(arguments);
         let held = self
@@ -307,7 +404,11 @@ impl Instance {
             })?;
         if !held {
             note_failure(result, wanted);
-            return Ok(());
+            // `postsuper` leaves its renames to the system, but the journal is about to say that they are on disk.
+            return self.sync(arrival, id).map_err(|source| PostfixError::Run {
+                program: "fsync".to_owned(),
+                source,
+            });
         }
         result?;
         Err(PostfixError::NotMoved {
@@ -316,6 +417,19 @@ impl Instance {
             found: "still on hold".to_owned(),
             wanted,
         })
+    }
+
+    /// Waits until a message's way out of the hold queue, and into `arrival`, is on disk.
+    fn sync(&self, arrival: Option<&str>, id: &QueueId) -> io::Result<()> {
+        for queue in arrival.into_iter().chain(["hold"]) {
+            match std::fs::File::open(self.directory(queue, id)) {
+                Ok(directory) => directory.sync_all()?,
+                // Not hashed that way: nothing is there that could be lost.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
     }
 
     fn postsuper(&self, arguments: &[&str]) -> Result<(), PostfixError> {

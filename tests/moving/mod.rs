@@ -29,7 +29,7 @@ const fn point(name: &'static str, step: MoveStep, source_held: bool, copy_held:
 }
 
 /// In the order in which a move passes them.
-pub const POINTS: [Point; 11] = [
+pub const POINTS: [Point; 12] = [
     point("move::about-to-hold", MoveStep::Planned, false, false),
     point("move::held", MoveStep::Planned, true, false),
     point("move::copied", MoveStep::Planned, true, false),
@@ -37,6 +37,7 @@ pub const POINTS: [Point; 11] = [
     point("move::published", MoveStep::Begun, true, true),
     point("move::written", MoveStep::Begun, true, true),
     point("move::synced", MoveStep::Begun, true, true),
+    point("move::ready", MoveStep::Begun, true, true),
     point("move::marked", MoveStep::Marked, true, true),
     point("move::requeued-unsaid", MoveStep::Marked, true, false),
     point("move::requeued", MoveStep::Requeued, true, false),

@@ -92,8 +92,8 @@ impl Store {
             let open = new.recipients.iter().any(|recipient| recipient.state.is_open());
             let state = if open { CaseState::Open } else { CaseState::Watched };
             tx.prepare_cached(
-                "INSERT INTO cases (queue_id, sender, arrival, subject, message_id, retry_until, state, opened_at)
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+                "INSERT INTO cases (id, queue_id, sender, arrival, subject, message_id, retry_until, state, opened_at)
+                 VALUES (abs(random() / 2), ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
             )?
             .execute(params![
                 key.queue_id,
@@ -200,7 +200,7 @@ impl Store {
         self.read("cannot look a queue ID up", |connection| {
             connection
                 .prepare_cached(&format!(
-                    "SELECT {CASE_COLUMNS} FROM cases WHERE queue_id = ?1 ORDER BY id DESC"
+                    "SELECT {CASE_COLUMNS} FROM cases WHERE queue_id = ?1 ORDER BY opened_at DESC, id"
                 ))?
                 .query_map([queue_id], case_of)?
                 .collect()
@@ -215,7 +215,7 @@ impl Store {
         self.read("cannot list cases", |connection| {
             connection
                 .prepare(&format!(
-                    "SELECT {CASE_COLUMNS} FROM cases WHERE ?1 IS NULL OR state = ?1 ORDER BY id"
+                    "SELECT {CASE_COLUMNS} FROM cases WHERE ?1 IS NULL OR state = ?1 ORDER BY opened_at, id"
                 ))?
                 .query_map([state], case_of)?
                 .collect()

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use rusqlite::config::DbConfig;
 use rusqlite::types::{FromSql, FromSqlError, FromSqlResult, ToSqlOutput, ValueRef};
 use rusqlite::{Connection, ErrorCode, OpenFlags, ToSql, Transaction, TransactionBehavior, params};
 use rusqlite_migration::{M, Migrations};
@@ -22,6 +23,10 @@ pub use moves::{Decided, Move, MoveId, MoveRecipient};
 
 /// How long a statement waits for another process's transaction.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Of each odd notice, and odd notices altogether.
+const ODD_NOTICE_OCTETS: usize = 64 * 1024;
+const ODD_NOTICES: i64 = 100;
 
 const STEPS: &[M<'static>] = &[M::up(include_str!("schema.sql"))];
 static MIGRATIONS: Migrations<'static> = Migrations::from_slice(STEPS);
@@ -100,6 +105,15 @@ impl Store {
         connection
             .busy_timeout(BUSY_TIMEOUT)
             .map_err(fault("cannot set the busy timeout"))?;
+        // The database belongs to an unprivileged user, and root opens it: nothing in it may run code or break it.
+        for (option, on) in [
+            (DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true),
+            (DbConfig::SQLITE_DBCONFIG_TRUSTED_SCHEMA, false),
+        ] {
+            connection
+                .set_db_config(option, on)
+                .map_err(fault("cannot set a safe mode"))?;
+        }
         connection
             .pragma_update(None, "foreign_keys", true)
             .map_err(fault("cannot switch foreign keys on"))?;
@@ -166,14 +180,20 @@ impl Store {
             .unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Keeps a notice that could not be used, for the admin.
+    /// Keeps the beginning of a notice that could not be used, for the admin. Anybody on this host can cause one, so
+    /// only the newest ones are kept.
     ///
     /// # Errors
     /// When the store fails.
     pub fn keep_odd_notice(&self, queue_id: &str, why: &str, raw: &[u8]) -> Result<(), StoreError> {
         self.write("cannot keep an odd notice", |tx| {
             let sql = "INSERT INTO odd_notices (at, queue_id, why, raw) VALUES (?1, ?2, ?3, ?4)";
-            tx.execute(sql, params![now_ms(), queue_id, why, raw])?;
+            let beginning = &raw[..raw.len().min(ODD_NOTICE_OCTETS)];
+            tx.execute(sql, params![now_ms(), queue_id, why, beginning])?;
+            tx.execute(
+                "DELETE FROM odd_notices WHERE id <= (SELECT max(id) FROM odd_notices) - ?1",
+                [ODD_NOTICES],
+            )?;
             Ok(())
         })
     }

@@ -2,7 +2,8 @@
 
 -- One message of which at least one recipient was deferred. Queue IDs are reused: only the three together name it.
 CREATE TABLE cases (
-    id          INTEGER PRIMARY KEY AUTOINCREMENT,
+    -- Random: links name cases by it, and after a database was lost or restored no old link may open another case.
+    id          INTEGER PRIMARY KEY,
     queue_id    TEXT NOT NULL,
     sender      TEXT NOT NULL,            -- '' is the null sender
     arrival     INTEGER NOT NULL,
