@@ -1,4 +1,5 @@
 //! `posttls-pipe` run as pipe(8) would run it, with a mail server that does as it is told, and without Postfix.
+#![allow(dead_code)] // Every test program uses a part of it.
 
 use std::fs;
 use std::io::{BufRead as _, BufReader, Write as _};
@@ -31,7 +32,6 @@ pub struct Run {
     pub end: End,
     pub said: String,
     /// Peak resident memory in KiB, as last seen while it ran.
-    #[allow(dead_code)] // Not every test program looks at it.
     pub peak: u64,
 }
 
