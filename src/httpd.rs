@@ -18,7 +18,8 @@ use crate::{logging, mover};
 /// Shows senders their cases, and carries out what they decide.
 ///
 /// Start it as root: it moves messages between the queues of two Postfix instances. What speaks HTTP is a child
-/// process without privilege. SIGHUP reloads templates and configuration, SIGTERM ends it.
+/// process without privilege. SIGHUP reloads configuration, link key and page templates, and the log
+/// names settings that need a restart; SIGTERM ends it.
 #[derive(Debug, Parser)]
 #[command(name = "posttls-httpd", version)]
 struct Arguments {

@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::mpsc::sync_channel;
+use std::sync::{Arc, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -158,13 +158,14 @@ pub fn run(config_path: &Path) -> Result<(), DaemonError> {
         started.recv().map_err(|_| DaemonError::Child)?;
         serving
     };
+    let retrying = Arc::clone(&desk);
     thread::spawn(move || {
         loop {
             thread::sleep(RETRY_TICK);
-            retries.run(&store, &desk);
+            retries.run(&store, &retrying);
         }
     });
-    obey(signals, config_path, &supervisor);
+    obey(signals, config_path, &config, &desk, &supervisor);
     supervisor.end();
     if serving.join().is_err() {
         error!("the thread that watches the web child has ended by a panic");
@@ -189,29 +190,43 @@ fn listen(address: std::net::SocketAddr) -> std::io::Result<TcpListener> {
 }
 
 /// Waits for signals; returns when the daemon is to end.
-fn obey(mut signals: Signals, config_path: &Path, supervisor: &Supervisor) {
+fn obey(mut signals: Signals, path: &Path, started: &Config, desk: &Desk, supervisor: &Supervisor) {
     for signal in &mut signals {
         if signal != SIGHUP {
             info!("ending on signal {signal}");
             return;
         }
-        match Config::load(config_path)
-            .map_err(DaemonError::from)
-            .and_then(|config| settings(&config))
-        {
+        match reload(path, desk, supervisor) {
             Ok(fresh) => {
-                *supervisor
-                    .settings
-                    .lock()
-                    .unwrap_or_else(std::sync::PoisonError::into_inner) = fresh;
-                supervisor.replace();
-                info!(
-                    "reloaded templates, admin contact and trusted proxies; other settings need a restart"
-                );
+                info!("reloaded");
+                let late = fresh.needs_restart(started);
+                if !late.is_empty() {
+                    warn!(
+                        "these settings have changed, but need a restart: {}",
+                        late.join(", ")
+                    );
+                }
             }
             Err(error) => error!("not reloaded, going on as before: {error}"),
         }
     }
+}
+
+/// Reads everything anew before anything is changed.
+fn reload(path: &Path, desk: &Desk, supervisor: &Supervisor) -> Result<Config, DaemonError> {
+    let config = Config::load(path)?;
+    let keys = Keys::load(&config.link.key_file)?;
+    let fresh = settings(&config)?;
+    desk.reload(
+        keys,
+        Duration::from_secs(config.mover.delivery_wait_seconds),
+    );
+    *supervisor
+        .settings
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner) = fresh;
+    supervisor.replace();
+    Ok(config)
 }
 
 /// What the web child is told, with the admin's templates read for it.

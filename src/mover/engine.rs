@@ -159,7 +159,15 @@ impl Engine {
         let copy = if sent.is_empty() {
             None
         } else {
-            Some(self.copy(key, &mut source, &sent)?)
+            match self.copy(key, &mut source, &sent) {
+                Ok(copy) => Some(copy),
+                Err(error) => {
+                    if let Err(second) = self.let_go(journal.id, key) {
+                        warn!("{second}; the message stays on hold until the next try");
+                    }
+                    return Err(error);
+                }
+            }
         };
         fail_point!("move::copied");
         self.store.begin_move(
@@ -225,6 +233,18 @@ impl Engine {
                 return Ok(Some("a delivery of the message is under way"));
             }
         }
+    }
+
+    /// Undoes our hold while nothing else has changed: what keeps the copy from being made (a limit, a full disk) may
+    /// last, and the other recipients need not wait for it.
+    fn let_go(&self, id: MoveId, key: &MessageKey) -> Result<(), MoveError> {
+        let now = self.store.load_move(id)?;
+        if now.is_some_and(|now| now.held_before == Some(false)) {
+            self.encrypt.release_hold(&key.queue_id)?;
+            // In this order: forgotten first, our own hold would be taken for an admin's after a crash.
+            self.store.remember_hold(id, None)?;
+        }
+        Ok(())
     }
 
     fn copy(

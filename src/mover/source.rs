@@ -36,15 +36,18 @@ impl Source {
     }
 
     /// Offsets of the records of `address` that wait for delivery, and whether there are others that are done.
+    ///
+    /// The address comes from a notice, in which Postfix has put `?` for every octet that can't be printed
+    /// (src/util/printable.c); the records are compared in that form, too.
     pub fn records_of(&self, address: &Address) -> (Vec<u64>, bool) {
         let mut pending = Vec::new();
         let mut done = false;
-        for recipient in self
-            .content
-            .recipients
-            .iter()
-            .filter(|known| known.address.as_ref() == Some(address))
-        {
+        for recipient in &self.content.recipients {
+            if recipient.address.as_ref() != Some(address)
+                && printable(&recipient.bytes) != address.as_str()
+            {
+                continue;
+            }
             match recipient.state {
                 RecipientState::Pending => pending.push(recipient.offset),
                 RecipientState::Done => done = true,
@@ -60,6 +63,26 @@ impl Source {
             .pending()
             .map(|recipient| recipient.offset)
             .collect()
+    }
+}
+
+/// As Postfix shows octets in logs and notices.
+fn printable(octets: &[u8]) -> String {
+    match std::str::from_utf8(octets) {
+        Ok(text) => text
+            .chars()
+            .map(|c| if c.is_control() { '?' } else { c })
+            .collect(),
+        Err(_) => octets
+            .iter()
+            .map(|octet| {
+                if (b' '..=b'~').contains(octet) {
+                    char::from(*octet)
+                } else {
+                    '?'
+                }
+            })
+            .collect(),
     }
 }
 
@@ -199,4 +222,19 @@ pub fn pause(deadline: Instant) -> bool {
     }
     thread::sleep(PAUSE.min(deadline - now));
     true
+}
+
+#[cfg(test)]
+mod tests {
+    use super::printable;
+
+    #[test]
+    fn octets_that_cannot_be_printed_are_shown_as_in_a_notice() {
+        assert_eq!(printable(b"a\x01b@plain.test"), "a?b@plain.test");
+        assert_eq!(
+            printable("jürgen@plain.test".as_bytes()),
+            "jürgen@plain.test"
+        );
+        assert_eq!(printable(b"j\xfcrgen@plain.test"), "j?rgen@plain.test");
+    }
 }

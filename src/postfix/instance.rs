@@ -10,6 +10,7 @@ use std::process::{Command, ExitStatus, Output};
 use std::thread;
 use std::time::Duration;
 
+use log::warn;
 use signal_hook::consts::SIGPIPE;
 
 use super::QueueId;
@@ -237,12 +238,18 @@ impl Instance {
     /// # Errors
     /// When `postsuper` fails.
     pub fn hold_deferred(&self, id: &QueueId) -> Result<bool, PostfixError> {
-        self.postsuper(&["-h", id.as_str(), "deferred"])?;
-        self.holds(Queue::Hold, id)
+        let result = self.postsuper(&["-h", id.as_str(), "deferred"]);
+        let held = self
+            .holds(Queue::Hold, id)
             .map_err(|source| PostfixError::Run {
                 program: "stat".to_owned(),
                 source,
-            })
+            })?;
+        if held {
+            note_failure(result, "on hold");
+            return Ok(true);
+        }
+        result.map(|()| false)
     }
 
     /// Puts a held message back into the deferred queue: `postsuper -H`.
@@ -250,7 +257,7 @@ impl Instance {
     /// # Errors
     /// When `postsuper` fails, or the message stays where it was.
     pub fn release_hold(&self, id: &QueueId) -> Result<(), PostfixError> {
-        self.leave_hold(&["-H", id.as_str()], id, "in the deferred queue")
+        self.leave_hold(&["-H", id.as_str(), "hold"], id, "in the deferred queue")
     }
 
     /// Removes a held message: `postsuper -d QUEUE_ID hold`.
@@ -283,31 +290,32 @@ impl Instance {
         }
     }
 
-    /// `postsuper` exits with 0 even when it found nothing to do, so what counts is where the file is.
+    /// What counts is where the file is: `postsuper` exits with 0 even when it found nothing to do, and with 1 after it
+    /// did its work when it can't log it. (As `mail_owner` it can't open `maillog_file` while the instance is stopped.)
     fn leave_hold(
         &self,
         arguments: &[&str],
         id: &QueueId,
         wanted: &'static str,
     ) -> Result<(), PostfixError> {
-        self.postsuper(arguments)?;
-        let program = format!("postsuper {}", arguments.join(" "));
-        match self.holds(Queue::Hold, id) {
-            Ok(false) => Ok(()),
-            Ok(true) => {
-                let found = "still on hold".to_owned();
-                Err(PostfixError::NotMoved {
-                    queue_id: id.clone(),
-                    program,
-                    found,
-                    wanted,
-                })
-            }
-            Err(source) => Err(PostfixError::Run {
+        let result = self.postsuper(arguments);
+        let held = self
+            .holds(Queue::Hold, id)
+            .map_err(|source| PostfixError::Run {
                 program: "stat".to_owned(),
                 source,
-            }),
+            })?;
+        if !held {
+            note_failure(result, wanted);
+            return Ok(());
         }
+        result?;
+        Err(PostfixError::NotMoved {
+            queue_id: id.clone(),
+            program: format!("postsuper {}", arguments.join(" ")),
+            found: "still on hold".to_owned(),
+            wanted,
+        })
     }
 
     fn postsuper(&self, arguments: &[&str]) -> Result<(), PostfixError> {
@@ -317,6 +325,13 @@ impl Instance {
     fn command(&self, name: &str) -> Command {
         let path = self.command_directory.join(name);
         program(&path.to_string_lossy(), &self.config_dir)
+    }
+}
+
+/// A command that did what it should, whatever it says.
+fn note_failure(result: Result<(), PostfixError>, is: &str) {
+    if let Err(error) = result {
+        warn!("{error}; nevertheless the message is {is}");
     }
 }
 

@@ -119,6 +119,8 @@ pub(super) fn main_cf(
                 place.config.display()
             )
             .ok();
+            // Nobody wants to watch a demo for five minutes.
+            text.push_str("queue_run_delay = 3s\n");
             // The sandbox submits notifications here, so this may instance listens on the loopback interface.
             text.push_str(&replace(
                 "may-main.cf",

@@ -57,7 +57,7 @@ pub(super) const DOMAINS: &[Domain] = &[
         smtpd: &[
             TLS,
             "smtpd_tls_protocols=TLSv1.2",
-            "smtpd_tls_exclude_ciphers=aECDSA",
+            "smtpd_tls_exclude_ciphers=aECDSA, aNULL",
         ],
     },
     Domain {

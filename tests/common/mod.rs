@@ -1,6 +1,9 @@
 //! A sandbox with everything running, and the ways in which tests touch it: as a sender, a browser, an admin.
 #![allow(dead_code)] // Every test program uses a part of it.
 
+pub mod remote;
+pub mod spools;
+
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};

@@ -1,0 +1,194 @@
+//! The ways in which queues differ: queue IDs, hashing, holds of an admin, a stopped instance, other file systems.
+
+mod common;
+
+use std::path::Path;
+use std::process::Command;
+
+use common::{Stage, came_over_tls};
+use posttls::sandbox::{Instance, UpOptions};
+
+/// Releases one of two recipients, then deletes the other.
+fn moves_cross(stage: &Stage) -> String {
+    let to = ["bob@plain.test", "eve@plain.test"];
+    let (queue_id, link) = stage.stuck(&to, "crossing");
+    let answer = stage.post(&link, "action=send&recipient=bob%40plain.test");
+    assert_eq!(answer.status, 200);
+    let mail = stage.arrival("bob@plain.test");
+    assert!(mail.contains("body of crossing") && !came_over_tls(&mail));
+    stage.in_queue(&queue_id, "deferred");
+    assert_eq!(stage.pending(&queue_id), ["eve@plain.test"]);
+    assert_eq!(stage.post(&link, "action=delete").status, 200);
+    stage.queues_are_empty();
+    stage.spools_are_clean();
+    assert_eq!(to.map(|recipient| stage.attempts(recipient)), [1, 0]);
+    queue_id
+}
+
+/// What the may instance calls a released message.
+fn name_in_may(stage: &Stage) -> String {
+    let log = stage.sandbox.log(Instance::May);
+    let line = log.lines().find(|line| line.contains("orig_id="));
+    let line = line.expect("a line of pickup");
+    let name = line
+        .split("]: ")
+        .nth(1)
+        .and_then(|rest| rest.split(':').next());
+    name.expect("a queue ID").to_owned()
+}
+
+/// Only long queue IDs have a "z": microseconds, z, inode number.
+fn is_long(queue_id: &str) -> bool {
+    queue_id.contains('z')
+}
+
+#[test]
+fn long_queue_ids_in_encrypt() {
+    let stage = Stage::with(|options| options.long_queue_ids(Instance::Encrypt));
+    assert!(is_long(&moves_cross(&stage)));
+    assert!(!is_long(&name_in_may(&stage)));
+}
+
+#[test]
+fn long_queue_ids_in_may() {
+    let stage = Stage::with(|options| options.long_queue_ids(Instance::May));
+    assert!(!is_long(&moves_cross(&stage)));
+    assert!(is_long(&name_in_may(&stage)));
+}
+
+#[test]
+fn long_queue_ids_in_both_and_all_queues_hashed_twice() {
+    let names = "active, bounce, defer, deferred, flush, hold, incoming";
+    let stage = Stage::with(|options| {
+        options
+            .long_queue_ids(Instance::Encrypt)
+            .long_queue_ids(Instance::May)
+            .hash_queues(names, 2)
+    });
+    assert!(is_long(&moves_cross(&stage)));
+    assert!(is_long(&name_in_may(&stage)));
+}
+
+#[test]
+fn short_queue_ids_and_the_hold_queue_hashed_twice() {
+    let stage = Stage::with(|options| options.hash_queues("deferred hold", 2));
+    let hold = stage.sandbox.queue_dir(Instance::Encrypt).join("hold");
+    let id = moves_cross(&stage);
+    assert!(!is_long(&id));
+    // It was there: Postfix makes these directories only when it needs them.
+    assert!(hold.join(&id[..1]).join(&id[1..2]).is_dir());
+}
+
+#[test]
+fn none_of_these_queues_hashed() {
+    moves_cross(&Stage::with(|options| options.hash_queues("corrupt", 1)));
+}
+
+#[test]
+fn what_an_admin_held_stays_on_hold_for_the_others() {
+    let stage = Stage::new();
+    let to = ["bob@plain.test", "eve@plain.test"];
+    let (queue_id, link) = stage.stuck(&to, "held");
+    stage.in_queue(&queue_id, "deferred");
+    stage.run("postsuper", Instance::Encrypt, &["-h", &queue_id]);
+    stage.in_queue(&queue_id, "hold");
+    let answer = stage.post(&link, "action=send&recipient=bob%40plain.test");
+    assert_eq!(answer.status, 200);
+    stage.arrival("bob@plain.test");
+    stage.becomes(&queue_id, "bob@plain.test", "released");
+    assert_eq!(
+        stage.sandbox.queue_of(Instance::Encrypt, &queue_id),
+        Some("hold")
+    );
+    assert_eq!(stage.pending(&queue_id), ["eve@plain.test"]);
+    // The hold is no obstacle for the last one either.
+    assert_eq!(stage.post(&link, "action=send").status, 200);
+    stage.arrival("eve@plain.test");
+    stage.queues_are_empty();
+    assert_eq!(to.map(|recipient| stage.attempts(recipient)), [1, 1]);
+}
+
+#[test]
+fn what_an_admin_held_is_released_for_its_only_recipient() {
+    let stage = Stage::new();
+    let (queue_id, link) = stage.stuck(&["bob@plain.test"], "held-alone");
+    stage.in_queue(&queue_id, "deferred");
+    stage.run("postsuper", Instance::Encrypt, &["-h", &queue_id]);
+    assert_eq!(stage.post(&link, "action=send").status, 200);
+    stage.arrival("bob@plain.test");
+    stage.queues_are_empty();
+    assert_eq!(stage.attempts("bob@plain.test"), 1);
+}
+
+#[test]
+fn a_stopped_may_instance_delivers_when_it_starts() {
+    let stage = Stage::new();
+    let (queue_id, link) = stage.stuck(&["bob@plain.test"], "patient");
+    stage.in_queue(&queue_id, "deferred");
+    stage.wait("the may instance to be idle", || {
+        let queues = stage.sandbox.queue(Instance::May);
+        queues.values().all(Vec::is_empty).then_some(())
+    });
+    stage.run("postfix", Instance::May, &["stop"]);
+    let answer = stage.post(&link, "action=send");
+    assert_eq!(answer.status, 200, "{answer:?}");
+    assert_eq!(stage.states(&queue_id)["bob@plain.test"], "released");
+    assert_eq!(stage.sandbox.queue_of(Instance::Encrypt, &queue_id), None);
+    assert_eq!(stage.sandbox.queue(Instance::May)["maildrop"].len(), 1);
+    assert_eq!(stage.attempts("bob@plain.test"), 0);
+    stage.run("postfix", Instance::May, &["start"]);
+    stage.arrival("bob@plain.test");
+    stage.queues_are_empty();
+    assert_eq!(stage.attempts("bob@plain.test"), 1);
+}
+
+/// A file system in memory, unmounted in the end.
+struct Mounted(tempfile::TempDir);
+
+impl Mounted {
+    /// `None` where mounting is not permitted.
+    fn new() -> Option<Self> {
+        let directory = tempfile::Builder::new()
+            .prefix("posttls-spool-")
+            .permissions(std::os::unix::fs::PermissionsExt::from_mode(0o755))
+            .tempdir()
+            .expect("a directory");
+        let mut mount = Command::new("mount");
+        mount.args(["-t", "tmpfs", "-o", "size=64m,mode=0755", "tmpfs"]);
+        let output = mount.arg(directory.path()).output().expect("mount runs");
+        output.status.success().then_some(Self(directory))
+    }
+
+    fn path(&self) -> &Path {
+        self.0.path()
+    }
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        // Even while a process of Postfix is still about to end.
+        let mut unmount = Command::new("umount");
+        unmount.arg("--lazy").arg(self.path()).status().ok();
+    }
+}
+
+#[test]
+fn spools_on_different_file_systems() {
+    let Some(mounted) = Mounted::new() else {
+        eprintln!("skipped: mounting a tmpfs is not permitted here");
+        return;
+    };
+    let spool = mounted.path().join("spool");
+    let with_spool = |options: UpOptions| options.spool(Instance::May, &spool);
+    let stage = Stage::with(with_spool);
+    let device = |path: &Path| {
+        let metadata = std::fs::metadata(path).expect("a directory");
+        std::os::unix::fs::MetadataExt::dev(&metadata)
+    };
+    assert_ne!(
+        device(&stage.sandbox.queue_dir(Instance::Encrypt)),
+        device(&stage.sandbox.queue_dir(Instance::May))
+    );
+    moves_cross(&stage);
+    drop(stage);
+}
