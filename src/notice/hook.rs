@@ -13,6 +13,7 @@ use std::thread;
 use std::time::Duration;
 
 use clap::Parser;
+use fail::fail_point;
 use log::{error, info, warn};
 
 use super::{Delivery, Notice, origin, parse};
@@ -85,6 +86,9 @@ enum Trouble {
 /// Runs the hook with the arguments of this process.
 pub fn main() -> Exit {
     abort_on_panic();
+    // The crash tests name their points in the environment variable FAILPOINTS.
+    #[cfg(feature = "failpoints")]
+    let _points = fail::FailScenario::setup();
     let arguments = match Arguments::try_parse() {
         Ok(arguments) => arguments,
         Err(error) => {
@@ -167,6 +171,7 @@ fn receive(arguments: &Arguments) -> Result<(), Trouble> {
         return Ok(());
     }
     let case = open(&store, &config, &notice)?;
+    fail_point!("hook::recorded");
     write_to_sender(&store, &config, case)
 }
 
@@ -308,6 +313,7 @@ fn deliver(
         Ok(letter) => letter,
         Err(error) => return given_up(error.to_string()),
     };
+    fail_point!("hook::claimed");
     match notify::send(&letter, &config.notification) {
         Ok(()) => {}
         Err(error) if error.is_permanent() => return given_up(error.to_string()),

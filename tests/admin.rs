@@ -1,0 +1,350 @@
+//! The admin's command by itself: what `init` makes and leaves alone, and what the command line says.
+
+use std::fs;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::path::Path;
+use std::process::{Command, Output};
+
+use posttls::postfix::user::lookup;
+
+fn posttls(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_posttls"))
+        .env_remove("POSTTLS_CONFIG")
+        .args(arguments)
+        .output()
+        .expect("posttls runs")
+}
+
+fn said(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
+}
+
+/// Mode, owner and group.
+fn rights(path: &Path) -> (u32, u32, u32) {
+    let found = fs::metadata(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    (
+        found.permissions().mode() & 0o7777,
+        found.uid(),
+        found.gid(),
+    )
+}
+
+const GIVEN: [&str; 6] = [
+    "--base-url",
+    "https://mail.example.org/",
+    "--from",
+    "posttls@example.org",
+    "--admin-contact",
+    "IT \"help\" desk",
+];
+const USERS: [&str; 3] = ["--no-users", "--pipe-user", "nobody"];
+
+/// A host on which the paths of the shipped configuration lie below a directory: a configuration with them.
+struct Host {
+    dir: tempfile::TempDir,
+    config: String,
+}
+
+impl Host {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().expect("a directory");
+        let config = dir.path().join("etc/posttls.toml").display().to_string();
+        Self { dir, config }
+    }
+
+    /// Writes a configuration that keeps everything below the directory.
+    fn configured(self) -> Self {
+        let dir = self.dir.path().display();
+        fs::create_dir(self.dir.path().join("etc")).expect("a directory");
+        let text = format!(
+            "[store]\npath = \"{dir}/lib/posttls.db\"\n[link]\nkey_file = \"{dir}/etc/link.key\"\nbase_url = \"https://x.test\"\n\
+             [http]\nweb_user = \"daemon\"\n[mover]\nrun_dir = \"{dir}/run\"\n\
+             [notification]\nfrom_address = \"a@x.test\"\nadmin_contact = \"b\"\n[log]\ntarget = \"stderr\"\n"
+        );
+        fs::write(&self.config, text).expect("a configuration");
+        self
+    }
+
+    fn path(&self, name: &str) -> std::path::PathBuf {
+        self.dir.path().join(name)
+    }
+
+    fn run(&self, arguments: &[&str]) -> Output {
+        posttls(&[&["--config", &self.config], arguments].concat())
+    }
+
+    fn init(&self, more: &[&str]) -> Output {
+        self.run(&[&["init"], &USERS[..], more].concat())
+    }
+}
+
+#[test]
+fn init_makes_what_is_missing_with_the_right_owners() {
+    let host = Host::new().configured();
+    let nobody = lookup("nobody").expect("a user");
+    let output = host.init(&[]);
+    assert!(output.status.success(), "{}", said(&output));
+    assert_eq!(rights(&host.path("etc/link.key")), (0o640, 0, nobody.gid));
+    assert_eq!(rights(&host.path("lib")), (0o700, nobody.uid, nobody.gid));
+    assert_eq!(
+        rights(&host.path("lib/posttls.db")),
+        (0o600, nobody.uid, nobody.gid)
+    );
+    assert_eq!(rights(&host.path("run")), (0o700, 0, 0));
+    for line in [
+        "kept     configuration",
+        "created  link key",
+        "created  database",
+        "kept     user nobody",
+    ] {
+        assert!(said(&output).contains(line), "{}", said(&output));
+    }
+    let cases = host.run(&["cases", "--json"]);
+    assert_eq!((said(&cases).trim(), cases.status.code()), ("[]", Some(0)));
+    assert_eq!(said(&host.run(&["cases"])).trim(), "No open cases.");
+}
+
+#[test]
+fn init_again_changes_nothing() {
+    let host = Host::new().configured();
+    assert!(host.init(&[]).status.success());
+    let key = host.path("etc/link.key");
+    // What an admin has changed since is the admin's.
+    fs::set_permissions(&key, fs::Permissions::from_mode(0o600)).expect("a mode");
+    let files = ["etc/posttls.toml", "etc/link.key", "lib/posttls.db"];
+    let before: Vec<_> = files
+        .iter()
+        .map(|file| fs::read(host.path(file)).expect("a file"))
+        .collect();
+    let output = host.init(&GIVEN);
+    assert!(
+        output.status.success() && !said(&output).contains("created"),
+        "{}",
+        said(&output)
+    );
+    let after: Vec<_> = files
+        .iter()
+        .map(|file| fs::read(host.path(file)).expect("a file"))
+        .collect();
+    assert!(before == after, "a file was overwritten");
+    assert_eq!(rights(&key).0, 0o600);
+    // Not even what is broken.
+    fs::write(&key, "broken\n").expect("a key");
+    let output = host.init(&[]);
+    assert!(
+        !output.status.success() && said(&output).contains("link.key:1: expected a key number"),
+        "{}",
+        said(&output)
+    );
+    assert_eq!(fs::read_to_string(&key).expect("a key"), "broken\n");
+}
+
+#[test]
+fn init_writes_the_shipped_configuration_with_what_it_was_given() {
+    let host = Host::new();
+    // The web child's user of the shipped file does not exist here, and init may not create it: it stops there.
+    let output = host.init(&GIVEN);
+    assert_eq!(
+        lookup("posttls-web").is_ok(),
+        output.status.success(),
+        "{}",
+        said(&output)
+    );
+    let nobody = lookup("nobody").expect("a user");
+    assert_eq!(rights(Path::new(&host.config)), (0o640, 0, nobody.gid));
+    let text = fs::read_to_string(&host.config).expect("a configuration");
+    for line in [
+        "base_url = \"https://mail.example.org\"",
+        "from_address = \"posttls@example.org\"",
+        "admin_contact = 'IT \"help\" desk'",
+        "# REQUIRED.",
+    ] {
+        assert!(text.contains(line), "{line}: {text}");
+    }
+    assert!(posttls::config::Config::load(Path::new(&host.config)).is_ok());
+}
+
+#[test]
+fn init_asks_for_what_it_cannot_know() {
+    for missing in [0, 2, 4] {
+        let host = Host::new();
+        let mut given = GIVEN.to_vec();
+        given.drain(missing..missing + 2);
+        let output = host.init(&given);
+        assert_eq!(output.status.code(), Some(64), "{}", said(&output));
+        assert!(
+            said(&output).contains("give --base-url, --from and --admin-contact"),
+            "{}",
+            said(&output)
+        );
+        assert!(!Path::new(&host.config).exists());
+    }
+    let host = Host::new();
+    for wrong in [["--from", "no address"], ["--base-url", "nonsense"]] {
+        let output = host.init(&wrong);
+        assert_eq!(output.status.code(), Some(64), "{}", said(&output));
+    }
+    let output = host.run(&["init", "--no-users", "--pipe-user", "no-such-user"]);
+    assert!(
+        !output.status.success() && said(&output).contains("no-such-user"),
+        "{}",
+        said(&output)
+    );
+}
+
+#[test]
+fn only_root_may_init() {
+    let host = Host::new().configured();
+    fs::set_permissions(host.dir.path(), fs::Permissions::from_mode(0o755)).expect("a mode");
+    let program = host.path("posttls");
+    fs::copy(env!("CARGO_BIN_EXE_posttls"), &program).expect("a copy");
+    let output = Command::new("setpriv")
+        .args(["--reuid", "nobody", "--regid", "nogroup", "--clear-groups"])
+        .arg(program)
+        .args(["--config", &host.config, "init"])
+        .output()
+        .expect("setpriv runs");
+    assert_eq!(output.status.code(), Some(64), "{}", said(&output));
+    assert!(
+        said(&output).contains("must be run as root"),
+        "{}",
+        said(&output)
+    );
+}
+
+#[test]
+fn mistakes_in_the_configuration_are_named_with_line_and_suggestion() {
+    let host = Host::new().configured();
+    let good = fs::read_to_string(&host.config).expect("a configuration");
+    for (broken, wanted) in [
+        (
+            good.replace("key_file", "keyfile"),
+            ":4: unknown key \"keyfile\" in [link]; did you mean \"key_file\"?",
+        ),
+        (
+            good.replace("[mover]", "[moover]"),
+            "unknown section [moover]; did you mean \"mover\"?",
+        ),
+        (
+            good.replace("[log]\n", "[log]\nlevel = 3\n"),
+            "unknown key \"level\" in [log]",
+        ),
+        (good.replace("\"stderr\"", "3"), "log.target: invalid type"),
+        (
+            good.replace("admin_contact", "# admin_contact"),
+            "notification.admin_contact is missing",
+        ),
+    ] {
+        fs::write(&host.config, &broken).expect("a configuration");
+        for command in [
+            &["cases"][..],
+            &["case", "4ABCDEF"],
+            &["release", "4ABCDEF"],
+            &["delete", "4ABCDEF"],
+            &["init", "--no-users", "--pipe-user", "nobody"],
+        ] {
+            let output = host.run(command);
+            assert!(!output.status.success());
+            assert!(
+                said(&output).contains(wanted) && said(&output).contains("posttls.toml"),
+                "{command:?}: {}",
+                said(&output)
+            );
+        }
+    }
+    let output = posttls(&["--config", "/nowhere/posttls.toml", "cases"]);
+    assert!(
+        said(&output).contains("/nowhere/posttls.toml: cannot read the configuration"),
+        "{}",
+        said(&output)
+    );
+}
+
+#[test]
+fn a_queue_id_without_a_case_has_an_exit_code_of_its_own() {
+    let host = Host::new().configured();
+    assert!(host.init(&[]).status.success());
+    for command in ["case", "release", "delete"] {
+        let output = host.run(&[command, "4ABCDEF"]);
+        assert_eq!(
+            output.status.code(),
+            Some(66),
+            "{command}: {}",
+            said(&output)
+        );
+        assert!(
+            said(&output).contains("4ABCDEF: PostTLS has no case of this queue ID"),
+            "{}",
+            said(&output)
+        );
+        assert_eq!(
+            host.run(&[command, "../../etc/passwd"]).status.code(),
+            Some(64)
+        );
+        assert_eq!(host.run(&[command]).status.code(), Some(64));
+    }
+}
+
+#[test]
+fn every_command_explains_itself_and_its_flags() {
+    let commands: [(&[&str], &[&str]); 10] = [
+        (
+            &[],
+            &[
+                "--config",
+                "--version",
+                "init",
+                "cases",
+                "case",
+                "release",
+                "delete",
+                "sandbox",
+                "demo",
+                "66 no such case",
+            ],
+        ),
+        (
+            &["init"],
+            &[
+                "--base-url",
+                "--from",
+                "--admin-contact",
+                "--pipe-user",
+                "--no-users",
+                "--config",
+            ],
+        ),
+        (
+            &["cases"],
+            &["--state", "--all", "--json", "open|watched|closed"],
+        ),
+        (&["case"], &["<QUEUE_ID>", "--json"]),
+        (&["release"], &["<QUEUE_ID>", "--recipient", "--json"]),
+        (&["delete"], &["<QUEUE_ID>", "--recipient", "--json"]),
+        (&["sandbox"], &["up", "down"]),
+        (
+            &["sandbox", "up"],
+            &["--dir", "--no-httpd", "--long-queue-ids", "--toml"],
+        ),
+        (&["sandbox", "down"], &["--dir", "--remove"]),
+        (&["demo"], &["--auto"]),
+    ];
+    for (command, flags) in commands {
+        let output = posttls(&[command, &["--help"]].concat());
+        assert_eq!(output.status.code(), Some(0), "{command:?}");
+        let help = String::from_utf8(output.stdout).expect("text");
+        for flag in flags {
+            assert!(help.contains(flag), "{command:?} {flag}: {help}");
+        }
+    }
+    for program in [
+        env!("CARGO_BIN_EXE_posttls-pipe"),
+        env!("CARGO_BIN_EXE_posttls-httpd"),
+    ] {
+        let output = Command::new(program)
+            .arg("--help")
+            .output()
+            .expect("it runs");
+        assert!(output.status.success() && said(&output).contains("--config"));
+    }
+}
