@@ -25,7 +25,7 @@ const REQUIRED: [(&str, &str); 3] = [
 ];
 
 /// The whole configuration, checked.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
     /// The instance with mandatory TLS.
@@ -49,7 +49,7 @@ pub struct Config {
 }
 
 /// A Postfix instance.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Instance {
     /// Its configuration directory, as for `postfix -c`.
@@ -57,7 +57,7 @@ pub struct Instance {
 }
 
 /// `[store]`
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Store {
     /// The database file.
@@ -65,7 +65,7 @@ pub struct Store {
 }
 
 /// `[link]`
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Link {
     /// File of signing keys.
@@ -77,7 +77,7 @@ pub struct Link {
 }
 
 /// `[http]`
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Http {
     /// Address and port to listen on.
@@ -91,7 +91,7 @@ pub struct Http {
 }
 
 /// `[mover]`
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Mover {
     /// Directory of lock and control socket.
@@ -103,7 +103,7 @@ pub struct Mover {
 }
 
 /// `[notification]`
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Notification {
     /// Display name of the From header.
@@ -136,16 +136,16 @@ pub struct Notification {
 pub enum SmtpTls {
     /// Plain text.
     None,
-    /// STARTTLS if the server offers it.
+    /// STARTTLS if the server offers it, whatever its certificate.
     Opportunistic,
-    /// STARTTLS or nothing.
+    /// STARTTLS with a certificate in order, or nothing.
     Required,
     /// TLS from the first octet (RFC 8314).
     Wrapper,
 }
 
 /// `[offer]`
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Offer {
     /// Failures for which sending unencrypted is a choice.
@@ -153,7 +153,7 @@ pub struct Offer {
 }
 
 /// `[log]`
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Log {
     /// `syslog`, `stderr` or an absolute path.
@@ -327,6 +327,22 @@ impl Config {
             ));
         }
         Ok(())
+    }
+
+    /// The names of settings that differ from `other` and that a running daemon can't change.
+    pub fn needs_restart(&self, other: &Self) -> Vec<&'static str> {
+        let compared = [
+            ("encrypt", self.encrypt == other.encrypt),
+            ("may", self.may == other.may),
+            ("store", self.store == other.store),
+            ("http.listen", self.http.listen == other.http.listen),
+            ("http.web_user", self.http.web_user == other.http.web_user),
+            ("mover.run_dir", self.mover.run_dir == other.mover.run_dir),
+            ("mover.workers", self.mover.workers == other.mover.workers),
+            ("log", self.log == other.log),
+        ];
+        let changed = compared.into_iter().filter(|(_, same)| !same);
+        changed.map(|(name, _)| name).collect()
     }
 
     /// The address of a case's page.

@@ -18,7 +18,8 @@ use crate::{logging, mover};
 /// Shows senders their cases, and carries out what they decide.
 ///
 /// Start it as root: it moves messages between the queues of two Postfix instances. What speaks HTTP is a child
-/// process without privilege. SIGHUP reloads templates and configuration, SIGTERM ends it.
+/// process without privilege. SIGHUP reloads configuration, link key and page templates, and the log
+/// names settings that need a restart; SIGTERM ends it.
 #[derive(Debug, Parser)]
 #[command(name = "posttls-httpd", version)]
 struct Arguments {
@@ -52,6 +53,9 @@ pub fn main() -> Exit {
         serve(&arguments.forbidden).map_err(|error| error.to_string())
     } else {
         abort_on_panic();
+        // The crash tests name their points in the environment variable FAILPOINTS.
+        #[cfg(feature = "failpoints")]
+        let _points = fail::FailScenario::setup();
         mover::run(&arguments.config).map_err(|error| error.to_string())
     };
     match result {

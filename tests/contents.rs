@@ -100,7 +100,7 @@ fn delivery_status_parameters_arrive() {
         let all = said(&stage, command);
         assert_eq!(all.len(), 1, "{command}: {all:?}");
         let has = |part: &&str| all[0].iter().any(|word| word.starts_with(part));
-        assert!(wanted.iter().all(has), "{all:?}: {wanted:?}");
+        assert!(wanted.iter().all(&has), "{all:?}: {wanted:?}");
         assert!(!not.iter().any(has), "{all:?}: {not:?}");
     };
     has(

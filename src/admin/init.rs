@@ -43,6 +43,10 @@ pub(super) fn run(options: &InitOptions, config_path: &Path) -> Done {
             "init must be run as root: it creates users and private files",
         ));
     }
+    if !config_path.exists() {
+        // Asked for before anything is made.
+        answers(options, config_path)?;
+    }
     let pipe_user = ensure_user(&options.pipe_user, options.no_users)?;
     if let Some(directory) = config_path.parent() {
         ensure_directory(directory, 0o755, None)?;
@@ -53,9 +57,13 @@ pub(super) fn run(options: &InitOptions, config_path: &Path) -> Done {
     ensure_key(&config.link.key_file, &pipe_user)?;
     ensure_store(&config.store.path, &pipe_user)?;
     ensure_directory(&config.mover.run_dir, 0o700, None)?;
-    print(
-        "\nNext: wire Postfix as the README says (postmulti, master.cf.example, postfix-conf/), then start posttls-httpd.\n",
-    )?;
+    print(&format!(
+        "\nNext, as the README says step by step:\n\
+         - look {} through, smtp_host above all;\n\
+         - set up the may instance, then start posttls-httpd and the reverse proxy;\n\
+         - wire the encrypt instance last: encrypt-main.cf and master.cf.example.\n",
+        config_path.display()
+    ))?;
     Ok(Exit::Ok)
 }
 
@@ -137,27 +145,35 @@ fn ensure_config(path: &Path, options: &InitOptions, pipe_user: &User) -> Result
     if path.exists() {
         return say("configuration", &path.display().to_string(), false);
     }
-    let (Some(base_url), Some(from), Some(contact)) =
-        (&options.base_url, &options.from, &options.admin_contact)
-    else {
-        let text =
-            "there is no configuration file yet: give --base-url, --from and --admin-contact";
-        return Err(AdminError::new(
-            Exit::Usage,
-            format!("{}: {text}", path.display()),
-        ));
-    };
+    let (base_url, from, contact) = answers(options, path)?;
     let mut text = DEFAULT_FILE.to_owned();
     let wanted = [
         ("base_url", base_url.as_str().trim_end_matches('/')),
         ("from_address", from.as_str()),
-        ("admin_contact", contact.as_str()),
+        ("admin_contact", contact),
     ];
     for (key, value) in wanted {
         text = set_key(&text, key, value)?;
     }
     write_secret(path, &text, pipe_user)?;
     say("configuration", &path.display().to_string(), true)
+}
+
+/// What a configuration file can't do without.
+fn answers<'a>(
+    options: &'a InitOptions,
+    path: &Path,
+) -> Result<(&'a url::Url, &'a Address, &'a str), AdminError> {
+    match (&options.base_url, &options.from, &options.admin_contact) {
+        (Some(base_url), Some(from), Some(contact)) => Ok((base_url, from, contact)),
+        _ => Err(AdminError::new(
+            Exit::Usage,
+            format!(
+                "{}: there is no configuration file yet: give --base-url, --from and --admin-contact",
+                path.display()
+            ),
+        )),
+    }
 }
 
 /// Gives `key` another value in the text of the shipped file, and leaves its comments alone.

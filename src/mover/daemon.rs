@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::mpsc::sync_channel;
+use std::sync::{Arc, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -30,6 +30,8 @@ use crate::web::protocol::Settings;
 const RETRY_TICK: Duration = Duration::from_secs(1);
 /// The longest pause between two tries of one move.
 const RETRY_MOST: Duration = Duration::from_secs(60);
+/// How long an address may be in use by what our predecessor left behind: more than the web child's farewell.
+const BIND_PATIENCE: Duration = Duration::from_secs(4);
 
 /// Why the daemon can't start.
 #[derive(Debug, thiserror::Error)]
@@ -118,8 +120,7 @@ pub fn run(config_path: &Path) -> Result<(), DaemonError> {
         source,
     })?;
     let address = config.http.listen;
-    let listener =
-        TcpListener::bind(address).map_err(|source| DaemonError::Listen { address, source })?;
+    let listener = listen(address).map_err(|source| DaemonError::Listen { address, source })?;
 
     let engine = Arc::new(Engine::new(Arc::clone(&store), encrypt, may));
     let wait = Duration::from_secs(config.mover.delivery_wait_seconds);
@@ -157,13 +158,14 @@ pub fn run(config_path: &Path) -> Result<(), DaemonError> {
         started.recv().map_err(|_| DaemonError::Child)?;
         serving
     };
+    let retrying = Arc::clone(&desk);
     thread::spawn(move || {
         loop {
             thread::sleep(RETRY_TICK);
-            retries.run(&store, &desk);
+            retries.run(&store, &retrying);
         }
     });
-    obey(signals, config_path, &supervisor);
+    obey(signals, config_path, &config, &desk, &supervisor);
     supervisor.end();
     if serving.join().is_err() {
         error!("the thread that watches the web child has ended by a panic");
@@ -172,30 +174,59 @@ pub fn run(config_path: &Path) -> Result<(), DaemonError> {
     Ok(())
 }
 
+/// Binds, in patience: we hold the lock, so what listens may be the web child of a mover that died, saying farewell.
+fn listen(address: std::net::SocketAddr) -> std::io::Result<TcpListener> {
+    let deadline = Instant::now() + BIND_PATIENCE;
+    loop {
+        match TcpListener::bind(address) {
+            Err(error)
+                if error.kind() == std::io::ErrorKind::AddrInUse && Instant::now() < deadline =>
+            {
+                thread::sleep(Duration::from_millis(50));
+            }
+            result => return result,
+        }
+    }
+}
+
 /// Waits for signals; returns when the daemon is to end.
-fn obey(mut signals: Signals, config_path: &Path, supervisor: &Supervisor) {
+fn obey(mut signals: Signals, path: &Path, started: &Config, desk: &Desk, supervisor: &Supervisor) {
     for signal in &mut signals {
         if signal != SIGHUP {
             info!("ending on signal {signal}");
             return;
         }
-        match Config::load(config_path)
-            .map_err(DaemonError::from)
-            .and_then(|config| settings(&config))
-        {
+        match reload(path, desk, supervisor) {
             Ok(fresh) => {
-                *supervisor
-                    .settings
-                    .lock()
-                    .unwrap_or_else(std::sync::PoisonError::into_inner) = fresh;
-                supervisor.replace();
-                info!(
-                    "reloaded templates, admin contact and trusted proxies; other settings need a restart"
-                );
+                info!("reloaded");
+                let late = fresh.needs_restart(started);
+                if !late.is_empty() {
+                    warn!(
+                        "these settings have changed, but need a restart: {}",
+                        late.join(", ")
+                    );
+                }
             }
             Err(error) => error!("not reloaded, going on as before: {error}"),
         }
     }
+}
+
+/// Reads everything anew before anything is changed.
+fn reload(path: &Path, desk: &Desk, supervisor: &Supervisor) -> Result<Config, DaemonError> {
+    let config = Config::load(path)?;
+    let keys = Keys::load(&config.link.key_file)?;
+    let fresh = settings(&config)?;
+    desk.reload(
+        keys,
+        Duration::from_secs(config.mover.delivery_wait_seconds),
+    );
+    *supervisor
+        .settings
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner) = fresh;
+    supervisor.replace();
+    Ok(config)
 }
 
 /// What the web child is told, with the admin's templates read for it.

@@ -1,6 +1,6 @@
 //! Answers the web child's questions and the admin's: who asks, what the case is, what was decided, what came of it.
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
@@ -19,6 +19,11 @@ use crate::web::protocol::{Answer, CaseView, Decision, Question, RecipientView};
 pub struct Desk {
     store: Arc<Store>,
     engine: Arc<Engine>,
+    rules: RwLock<Rules>,
+}
+
+/// What a reload may change.
+struct Rules {
     keys: Keys,
     wait: Duration,
 }
@@ -49,9 +54,17 @@ impl Desk {
         Self {
             store,
             engine,
-            keys,
-            wait,
+            rules: RwLock::new(Rules { keys, wait }),
         }
+    }
+
+    /// Takes other keys and another time to wait, from the next question on.
+    pub fn reload(&self, keys: Keys, wait: Duration) {
+        *self.rules.write().unwrap_or_else(PoisonError::into_inner) = Rules { keys, wait };
+    }
+
+    fn rules(&self) -> RwLockReadGuard<'_, Rules> {
+        self.rules.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Answers one question of the web child. Never fails: what goes wrong is logged, and the child hears "busy".
@@ -90,7 +103,11 @@ impl Desk {
         token: &str,
         body: impl FnOnce(Case) -> Result<Answer, DeskError>,
     ) -> Result<Answer, DeskError> {
-        let id = match self.keys.verify(token, Timestamp::now().as_second()) {
+        let verified = self
+            .rules()
+            .keys
+            .verify(token, Timestamp::now().as_second());
+        let id = match verified {
             Ok(id) => id,
             Err(LinkError::Expired(_)) => return Ok(Answer::Expired),
             Err(error) => {
@@ -140,18 +157,18 @@ impl Desk {
     ) -> Result<Decided, DeskError> {
         self.look(&case)?;
         let decided = self.store.decide(case.id, choices, actor, client)?;
-        let mut outcomes = decided.outcomes;
-        if let Some(id) = decided.planned {
-            for (recipient, action) in choices {
+        for recipient in self.store.recipients(case.id)? {
+            if let Some((_, action)) = choices.iter().find(|(id, _)| *id == recipient.id) {
                 info!(
-                    "{}: recipient {recipient}, {action} decided by {actor}, client={client}",
-                    case.key.queue_id
+                    "{}: to=<{}>, action={action}, decided by {actor}, client={client}",
+                    case.key.queue_id, recipient.address
                 );
             }
-            match self
-                .engine
-                .carry_out(id, case.id, Instant::now() + self.wait)
-            {
+        }
+        let mut outcomes = decided.outcomes;
+        let wait = self.rules().wait;
+        if let Some(id) = decided.planned {
+            match self.engine.carry_out(id, case.id, Instant::now() + wait) {
                 Ok(Progress::Ended) => {}
                 Ok(Progress::Later(why)) => info!("{}, status=waiting: {why}", shown(&case.key)),
                 Err(error) => {

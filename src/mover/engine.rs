@@ -374,15 +374,16 @@ impl Engine {
         journal: &Move,
         key: &MessageKey,
     ) -> Result<Option<&'static str>, MoveError> {
-        if let Some(copy) = self.copy_of(journal)?
-            && self.may_holds(&copy)?
-        {
-            self.may.requeue_held(&copy)?;
-            fail_point!("move::requeued-unsaid");
-            info!(
-                "{}, handed to the may instance as orig_id={copy}",
-                shown(key)
-            );
+        if let Some(copy) = self.copy_of(journal)? {
+            if self.may_holds(&copy)? {
+                self.may.requeue_held(&copy)?;
+                fail_point!("move::requeued-unsaid");
+                info!(
+                    "{}, handed to the may instance as orig_id={copy}",
+                    shown(key)
+                );
+            }
+            // Also when a mover that died had requeued it: it may not have come to this.
             if let Err(error) = self.may.wake_pickup() {
                 warn!(
                     "{}: {error}; is the may instance stopped? It takes the message when it starts",

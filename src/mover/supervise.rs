@@ -30,11 +30,15 @@ const WAITING: usize = 256;
 const SHORT_LIFE: Duration = Duration::from_millis(200);
 /// How long a child may take to end by itself.
 const FAREWELL: Duration = Duration::from_secs(4);
+/// How long answers under way may delay the end of a child. The service must be able to stop within five seconds.
+const LAST_ANSWERS: Duration = Duration::from_secs(2);
 
 /// A question, and where its answer goes.
 struct Errand {
     question: Numbered<Question>,
     answer_to: Arc<Mutex<UnixStream>>,
+    /// Counted by [`Supervisor::close`].
+    _owed: Arc<()>,
 }
 
 /// Everything that a web child is started with.
@@ -50,6 +54,8 @@ pub struct Supervisor {
     /// What it is told when it starts.
     pub settings: Mutex<Settings>,
     errands: SyncSender<Errand>,
+    /// Every errand has a clone of it.
+    owed: Arc<()>,
     current: Mutex<Current>,
 }
 
@@ -85,6 +91,7 @@ impl Supervisor {
             forbidden,
             settings: Mutex::new(settings),
             errands,
+            owed: Arc::default(),
             current: Mutex::default(),
         }
     }
@@ -130,10 +137,15 @@ impl Supervisor {
         self.current.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A child ends when it can read no more from its mover; what it has asked is still answered.
+    /// A child ends when it can read no more from its mover. What it has asked by then is answered first: its sender
+    /// would else be told that we can't answer, when the decision was made.
     fn close(&self, note: impl FnOnce(&mut Current)) {
-        let mut current = self.current();
-        note(&mut current);
+        note(&mut self.current());
+        let deadline = Instant::now() + LAST_ANSWERS;
+        while Arc::strong_count(&self.owed) > 1 && Instant::now() < deadline {
+            thread::sleep(Duration::from_millis(10));
+        }
+        let current = self.current();
         if let Some(stream) = &current.stream {
             // An error means that the child has gone already.
             let _ = stream.shutdown(Shutdown::Write);
@@ -213,6 +225,7 @@ impl Supervisor {
             let errand = Errand {
                 question,
                 answer_to: Arc::clone(answer_to),
+                _owed: Arc::clone(&self.owed),
             };
             match self.errands.try_send(errand) {
                 Ok(()) => {}

@@ -134,7 +134,7 @@ fn receive(arguments: &Arguments) -> Result<(), Trouble> {
     let id = &arguments.queue_id;
     let odd = |why: String| {
         warn!(
-            "{id}: not a notice that can be used, kept in the store for the admin (posttls case shows none): {why}"
+            "{id}: not a notice that can be used, kept in the table odd_notices of the store: {why}"
         );
         store
             .keep_odd_notice(id.as_str(), &why, &raw)

@@ -158,7 +158,7 @@ pub fn compose(
     if let Some(id) = &case.message_id {
         builder = builder.in_reply_to(id.clone()).references(id.clone());
     }
-    let mut message = builder.envelope(envelope(&to)?).multipart(
+    let mut message = builder.multipart(
         MultiPart::alternative()
             .singlepart(
                 SinglePart::builder()
@@ -196,11 +196,6 @@ fn message_id(settings: &Notification) -> Result<String, ComposeError> {
         "posttls.invalid"
     };
     Ok(format!("<{hex}@{domain}>"))
-}
-
-/// The null sender as envelope sender: a notification that bounces must not come back to anyone (RFC 3834 section 3.3).
-fn envelope(to: &Mail) -> Result<lettre::address::Envelope, ComposeError> {
-    Ok(lettre::address::Envelope::new(None, vec![to.clone()])?)
 }
 
 fn mail_address(address: &Address) -> Result<Mail, ComposeError> {

@@ -170,21 +170,53 @@ impl Stage {
     /// The recipients that wait in the queue file of the encrypt instance, wherever it is. (`mailq` still lists those
     /// of the last try from its defer log until the next one.)
     pub fn pending(&self, queue_id: &str) -> Vec<String> {
-        let queue = self
-            .sandbox
-            .queue_of(Instance::Encrypt, queue_id)
-            .expect("queued");
         let instance =
             posttls::postfix::Instance::load(&self.sandbox.config_dir(Instance::Encrypt))
                 .expect("an instance");
         let id = queue_id.parse().expect("a queue ID");
-        let file = std::fs::File::open(instance.directory(queue, &id).join(queue_id))
-            .expect("a queue file");
+        // The file may change queues between the look and the opening.
+        let file = self.wait(&format!("the queue file of {queue_id}"), || {
+            let queue = self.sandbox.queue_of(Instance::Encrypt, queue_id)?;
+            std::fs::File::open(instance.directory(queue, &id).join(queue_id)).ok()
+        });
         let content = posttls::postfix::QueueFile::read(file).expect("a queue file");
         content
             .pending()
             .map(|recipient| String::from_utf8_lossy(&recipient.bytes).into_owned())
             .collect()
+    }
+
+    /// The store, as the admin sees it.
+    pub fn store(&self) -> posttls::case::store::Store {
+        posttls::case::store::Store::open(&self.dir().join("state/posttls.db"), false)
+            .unwrap_or_else(|error| panic!("{error}"))
+    }
+
+    /// Sets a key of posttls.toml to a TOML value. What is running reads it when it next does.
+    pub fn configure(&self, section: &str, key: &str, value: &str) {
+        let path = self.sandbox.config_file();
+        let text = std::fs::read_to_string(&path).expect("posttls.toml");
+        let mut lines = Vec::new();
+        let mut here = false;
+        for line in text.lines() {
+            here = if line.starts_with('[') {
+                line == format!("[{section}]")
+            } else {
+                here
+            };
+            if !(here && line.split('=').next().map(str::trim) == Some(key)) {
+                lines.push(line.to_owned());
+            }
+            if line == format!("[{section}]") {
+                lines.push(format!("{key} = {value}"));
+            }
+        }
+        std::fs::write(path, lines.join("\n") + "\n").expect("posttls.toml");
+    }
+
+    /// Posts a form to a server that may die of it.
+    pub fn post_into_the_dark(&self, url: &str, form: &str) {
+        let _ = try_request("POST", url, form);
     }
 
     pub fn queue_file(&self, instance: Instance, queue: &str, queue_id: &str) -> PathBuf {
@@ -223,17 +255,22 @@ pub fn came_over_tls(mail: &str) -> bool {
 
 /// One HTTP request, with the form as its body.
 pub fn request(method: &str, url: &str, form: &str) -> Answer {
+    try_request(method, url, form).expect("posttls-httpd answers")
+}
+
+/// One HTTP request to a server that may not be there, or not be there any more.
+pub fn try_request(method: &str, url: &str, form: &str) -> std::io::Result<Answer> {
     let rest = url.strip_prefix("http://").expect("an http URL");
     let (host, path) = rest.split_once('/').unwrap_or((rest, ""));
-    let mut stream = TcpStream::connect(host).expect("posttls-httpd listens");
-    stream.set_read_timeout(Some(PATIENCE)).expect("a time-out");
+    let mut stream = TcpStream::connect(host)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
     let head = format!(
         "{method} /{path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\nContent-Type: application/x-www-form-urlencoded\r\nContent-Length: {}\r\n\r\n{form}",
         form.len()
     );
-    stream.write_all(head.as_bytes()).expect("a request");
+    stream.write_all(head.as_bytes())?;
     let mut answer = Vec::new();
-    stream.read_to_end(&mut answer).expect("an answer");
+    stream.read_to_end(&mut answer)?;
     let answer = String::from_utf8_lossy(&answer).into_owned();
     let (head, body) = answer.split_once("\r\n\r\n").unwrap_or((&answer, ""));
     let status = head
@@ -241,9 +278,9 @@ pub fn request(method: &str, url: &str, form: &str) -> Answer {
         .nth(1)
         .and_then(|word| word.parse().ok())
         .unwrap_or(0);
-    Answer {
+    Ok(Answer {
         status,
         head: head.to_owned(),
         body: body.to_owned(),
-    }
+    })
 }
