@@ -4,7 +4,7 @@ mod common;
 
 use common::Stage;
 use common::remote::as_sent;
-use posttls::sandbox::{Instance, Mail};
+use posttls::sandbox::Instance;
 
 /// A line of the message of 50 MB.
 const LINE: usize = 76;
@@ -58,30 +58,36 @@ fn fifty_megabytes_cross_unchanged_and_not_through_memory() {
     stage.spools_are_clean();
 }
 
-#[test]
-fn a_message_too_large_for_may_waits_for_the_limit_and_nobody_else_waits_for_it() {
-    let stage = Stage::new();
-    let to = ["bob@plain.test", "eve@plain.test"];
+const TWO: [&str; 2] = ["bob@plain.test", "eve@plain.test"];
+
+/// Sets what the may instance takes; 0 is no limit. The daemon asks for it when it starts.
+fn limit(stage: &Stage, octets: &str) {
+    let setting = format!("message_size_limit={octets}");
+    stage.run("postconf", Instance::May, &["-e", &setting]);
+    stage.reload(Instance::May);
+    stage.sandbox.stop_httpd();
+    stage.sandbox.start_httpd(&[]).expect("a daemon");
+}
+
+/// A message to two, released for one, that the may instance can't take.
+fn too_large(stage: &Stage) -> String {
     let large = message(20_000);
     let queue_id = stage
         .sandbox
-        .submit_mail(
-            Instance::Encrypt,
-            &Mail::new("alice@sender.test", &to, large.as_bytes()),
-        )
+        .submit("alice@sender.test", &TWO, large.as_bytes())
         .expect("a queue ID");
     let link = common::link(&stage.notification(&queue_id));
-    let limit = |octets: &str| {
-        let setting = format!("message_size_limit={octets}");
-        stage.run("postconf", Instance::May, &["-e", &setting]);
-        stage.reload(Instance::May);
-        stage.sandbox.stop_httpd();
-        stage.sandbox.start_httpd(&[]).expect("a daemon");
-    };
-    limit("10000");
+    limit(stage, "10000");
     let answer = stage.post(&link, "action=send&recipient=bob%40plain.test");
     assert_eq!(answer.status, 200);
     assert!(answer.body.contains("Recorded: it will be"), "{answer:?}");
+    queue_id
+}
+
+#[test]
+fn a_message_too_large_for_may_waits_for_the_limit_and_nobody_else_waits_for_it() {
+    let stage = Stage::new();
+    let queue_id = too_large(&stage);
     let log = stage.log();
     let error = log.lines().find(|line| line.contains("message_size_limit"));
     let error = error.expect("an error that says what to do");
@@ -91,15 +97,30 @@ fn a_message_too_large_for_may_waits_for_the_limit_and_nobody_else_waits_for_it(
     );
     // Nothing is lost, and the message goes on being tried for both.
     stage.in_queue(&queue_id, "deferred");
-    assert_eq!(stage.pending(&queue_id), to);
+    assert_eq!(stage.pending(&queue_id), TWO);
     assert_eq!(stage.states(&queue_id)["bob@plain.test"], "releasing");
 
-    limit("0");
+    limit(&stage, "0");
     stage.arrival("bob@plain.test");
     let arrived = stage.sandbox.delivered("bob@plain.test");
-    assert!(as_sent(&arrived[0]) == large.as_bytes(), "content changed");
+    assert!(
+        as_sent(&arrived[0]) == message(20_000).as_bytes(),
+        "changed"
+    );
     stage.becomes(&queue_id, "bob@plain.test", "released");
     stage.in_queue(&queue_id, "deferred");
     assert_eq!(stage.pending(&queue_id), ["eve@plain.test"]);
-    assert_eq!(to.map(|recipient| stage.attempts(recipient)), [1, 0]);
+    assert_eq!(TWO.map(|recipient| stage.attempts(recipient)), [1, 0]);
+}
+
+#[test]
+fn a_message_that_cannot_cross_does_not_stop_a_command_about_another() {
+    let stage = Stage::new();
+    let (other, _) = stage.stuck(&["tom@plain.test"], "small");
+    too_large(&stage);
+    stage.sandbox.stop_httpd();
+    let output = stage.posttls(&["release", &other]);
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    stage.arrival("tom@plain.test");
+    assert_eq!(stage.attempts("bob@plain.test"), 0);
 }

@@ -7,6 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use log::warn;
 use serde::Serialize;
 
 use super::cases::no_case;
@@ -104,9 +105,9 @@ fn by_myself(config: &Config, store: Arc<Store>, order: &Order) -> Result<Report
         Duration::from_secs(config.mover.delivery_wait_seconds),
     );
     for (id, case) in store.unfinished_moves()? {
-        // Another message's trouble must not keep this one.
-        if let Err(error) = desk.retry(id, case) {
-            eprintln!("posttls: {error}; the running mover will try again");
+        // One that can't go on now, whatever the reason, must not stop this order.
+        if let Err(why) = desk.retry(id, case) {
+            warn!("{why}");
         }
     }
     Ok(control::carry_out(order, &desk))

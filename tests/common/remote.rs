@@ -46,6 +46,22 @@ impl Stage {
         self.reload(Instance::Encrypt);
     }
 
+    /// Makes both instances deliver mail for a domain of its own to the server of `like`.
+    pub fn add_domain(&self, domain: &str, like: &str) {
+        let server = self.sandbox.description()["domains"][like]["smtp"].clone();
+        let server = server.as_str().expect("a domain");
+        let line = format!(
+            "{domain} smtp:{}\n",
+            server.replace("127.0.0.1", "[127.0.0.1]")
+        );
+        for instance in [Instance::Encrypt, Instance::May] {
+            let path = self.sandbox.config_dir(instance).join("transport");
+            let table = std::fs::read_to_string(&path).expect("a transport table");
+            std::fs::write(&path, line.clone() + &table).expect("a transport table");
+            self.reload(instance);
+        }
+    }
+
     /// Sends one form `times` over, all at once; gives all answers.
     pub fn post_at_once(&self, url: &str, form: &str, times: usize) -> Vec<Answer> {
         let start = std::sync::Barrier::new(times);
@@ -80,4 +96,13 @@ pub fn as_sent(raw: &[u8]) -> &[u8] {
         rest = &rest[end..];
     }
     rest
+}
+
+/// The mails of the inbox by subject, oldest first.
+pub fn subjects(stage: &Stage) -> Vec<String> {
+    let mails = stage.sandbox.inbox();
+    let mails = mails.iter().map(|raw| String::from_utf8_lossy(raw));
+    mails
+        .map(|mail| super::header(&mail, "Subject").unwrap_or_default())
+        .collect()
 }
