@@ -201,7 +201,8 @@ fn a_sender_decides_recipient_by_recipient_by_keyboard() {
         "nothing is chosen for the sender"
     );
     sender.photographs("4-three");
-    // An arrow chooses the next or the one before, Enter sends the form.
+    // Space chooses what has the focus, an arrow the next, Enter sends the form.
+    sender.presses(&format!("#r{}-send", number("a@plain.test")), &[" "]);
     sender.presses(
         &format!("#r{}-send", number("b@refuse.test")),
         &["ArrowDown"],

@@ -5,7 +5,6 @@ mod common;
 
 use std::fs;
 use std::path::Path;
-use std::thread;
 use std::time::{Duration, Instant};
 
 use common::{Stage, try_request};
@@ -227,7 +226,7 @@ fn a_decision_under_way_is_answered_before_its_web_child_ends() {
         let address = format!("{name}@plain.test");
         let (queue_id, link) = stage.stuck(&[&address], name);
         let mover = daemon.mover();
-        thread::scope(|scope| {
+        std::thread::scope(|scope| {
             let answer = scope.spawn(|| stage.post(&link, "action=send"));
             stage.in_queue(&queue_id, "hold");
             signal(mover, what);
