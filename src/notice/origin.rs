@@ -84,13 +84,8 @@ pub fn check(raw: &[u8], delivery: &Delivery<'_>) -> Result<(), Forged> {
         });
     }
     let (header, _) = fields(&raw[..raw.len().min(MAX_HEADER)]);
-    // local(8) forwards mail by a .forward file under a new Received field of Postfix's own, without a client. What it
-    // forwards has a Received field of its own below that one, and a Delivered-To; a notice has neither.
     let mut all = header.iter().filter(|field| field.is("Received"));
     let received = all.next().ok_or(Forged::NoReceived)?;
-    if all.next().is_some() || header.iter().any(|field| field.is("Delivered-To")) {
-        return Err(Forged::Forwarded);
-    }
     let received = received.text().unwrap_or_else(|| "(not UTF-8)".to_owned());
     let (name, id) =
         own_received(&received).ok_or_else(|| Forged::Received(readable(&received, 200)))?;
@@ -102,6 +97,11 @@ pub fn check(raw: &[u8], delivery: &Delivery<'_>) -> Result<(), Forged> {
             found: readable(id, 80),
             expected: delivery.queue_id.clone(),
         });
+    }
+    // local(8) forwards mail by a .forward file under a new Received field of Postfix's own, without a client. What it
+    // forwards has a Received field of its own below that one, and a Delivered-To; a notice has neither.
+    if all.next().is_some() || header.iter().any(|field| field.is("Delivered-To")) {
+        return Err(Forged::Forwarded);
     }
     Ok(())
 }

@@ -158,7 +158,9 @@ pub fn compose(
     if let Some(id) = &case.message_id {
         builder = builder.in_reply_to(id.clone()).references(id.clone());
     }
-    let mut message = builder.multipart(
+    // Given here, because the library does not read every address back from the header that it wrote.
+    let envelope = lettre::address::Envelope::new(None, vec![to.clone()])?;
+    let mut message = builder.envelope(envelope).multipart(
         MultiPart::alternative()
             .singlepart(
                 SinglePart::builder()

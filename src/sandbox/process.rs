@@ -108,10 +108,14 @@ pub(super) fn start_httpd(
             let status = ended.map_or("no answer to HTTP".to_owned(), |s| s.to_string());
             child.kill().ok();
             child.wait().ok();
+            let output = fs::read_to_string(&output).unwrap_or_default();
+            if output.contains("Address already in use") {
+                return Err(SandboxError::PortLost(port));
+            }
             return Err(SandboxError::Command {
                 command: program.display().to_string(),
                 status,
-                output: fs::read_to_string(&output).unwrap_or_default(),
+                output,
             });
         }
         std::thread::sleep(Duration::from_millis(20));
@@ -119,18 +123,20 @@ pub(super) fn start_httpd(
     Ok(child)
 }
 
+/// Is a web child there with a mover behind it? The child of a mover that died still answers for a moment, but not this.
 fn speaks_http(port: u16) -> bool {
     let answer = TcpStream::connect(("127.0.0.1", port)).and_then(|mut stream| {
         stream.set_read_timeout(Some(Duration::from_secs(2)))?;
-        stream.write_all(b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;
-        let mut start = [0; 5];
+        stream
+            .write_all(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;
+        let mut start = [0; 12];
         stream.read_exact(&mut start)?;
         Ok(start)
     });
-    answer.is_ok_and(|start| &start == b"HTTP/")
+    answer.is_ok_and(|start| &start == b"HTTP/1.1 200")
 }
 
-/// Ends the `posttls-httpd` of the sandbox in `dir`, if it runs: SIGTERM, after five seconds SIGKILL.
+/// Ends the `posttls-httpd` of the sandbox in `dir`, if it runs: SIGTERM, after fifteen seconds SIGKILL.
 pub(super) fn stop_httpd(dir: &Path) {
     let pid_file = dir.join("httpd.pid");
     let pid = fs::read_to_string(&pid_file)
@@ -139,7 +145,7 @@ pub(super) fn stop_httpd(dir: &Path) {
         .and_then(Pid::from_raw);
     if let Some(pid) = pid.filter(|pid| is_httpd_of(*pid, dir)) {
         kill_process(pid, Signal::TERM).ok();
-        let deadline = Instant::now() + Duration::from_secs(5);
+        let deadline = Instant::now() + Duration::from_secs(15);
         while test_kill_process(pid).is_ok() && is_httpd_of(pid, dir) {
             if Instant::now() > deadline {
                 kill_process(pid, Signal::KILL).ok();
