@@ -100,7 +100,7 @@ pub enum MoveError {
     },
     /// The queue is not laid out as the settings say.
     #[error(
-        "{queue_id}: its file lies where hash_queue_names and hash_queue_depth do not put it: stop and start {config_dir} so that Postfix puts it right"
+        "{queue_id}: its file lies where hash_queue_names and hash_queue_depth do not put it: `postfix -c {config_dir} reload` puts it right"
     )]
     Misplaced {
         /// The message.

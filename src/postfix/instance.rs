@@ -251,7 +251,7 @@ impl Instance {
     }
 
     /// Is a file of this queue ID where another `hash_queue_depth`, or none, would put it? Postfix moves such files
-    /// only when it starts.
+    /// when it starts and when it is reloaded.
     pub fn is_misplaced(&self, id: &QueueId) -> bool {
         Queue::ALL.into_iter().any(|queue| {
             let mut directory = self.queue_directory.join(queue.as_str());

@@ -301,3 +301,6 @@ impl FromSql for CaseId {
         value.as_i64().map(Self)
     }
 }
+
+#[cfg(test)]
+mod tests;

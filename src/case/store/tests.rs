@@ -1,0 +1,168 @@
+//! The rules that the store itself keeps.
+
+use super::*;
+use crate::case::MessageKey;
+
+fn store() -> (tempfile::TempDir, Store) {
+    let directory = tempfile::tempdir().unwrap();
+    let store = Store::open(&directory.path().join("posttls.db"), true).unwrap();
+    (directory, store)
+}
+
+fn new_case(queue_id: &str, arrival: i64) -> NewCase {
+    let recipient = |address: &str, state, may_send| NewRecipient {
+        address: address.parse().unwrap(),
+        failure: Failure::NotOffered,
+        status: "4.7.801".to_owned(),
+        detail: String::new(),
+        may_send,
+        state,
+    };
+    NewCase {
+        key: MessageKey {
+            queue_id: queue_id.parse().unwrap(),
+            sender: "a@b.test".parse().ok(),
+            arrival,
+        },
+        subject: String::new(),
+        message_id: None,
+        retry_until: None,
+        recipients: vec![
+            recipient("one@x.test", RecipientState::Open, true),
+            recipient("two@x.test", RecipientState::Open, false),
+            recipient("three@x.test", RecipientState::NotOffered, false),
+        ],
+    }
+}
+
+#[test]
+fn one_case_a_message_and_another_one_when_postfix_uses_the_queue_id_again() {
+    let (_directory, store) = store();
+    let first = store.open_case(&new_case("ABCDEF1", 100)).unwrap();
+    assert_eq!(store.open_case(&new_case("ABCDEF1", 100)).unwrap(), first);
+    let second = store.open_case(&new_case("ABCDEF1", 200)).unwrap();
+    assert_ne!(second, first);
+    let newest = store.cases_of(&"ABCDEF1".parse().unwrap()).unwrap();
+    assert_eq!(newest.len(), 2);
+}
+
+#[test]
+fn no_number_of_a_case_comes_again_in_another_database() {
+    let numbers: std::collections::BTreeSet<_> = (0..20)
+        .map(|_| store().1.open_case(&new_case("ABCDEF1", 100)).unwrap())
+        .collect();
+    assert_eq!(numbers.len(), 20);
+    assert!(numbers.iter().all(|id| id.0 >= 0));
+}
+
+#[test]
+fn the_first_final_decision_wins_and_is_planned_with_its_move() {
+    let (_directory, store) = store();
+    let case = store.open_case(&new_case("ABCDEF1", 100)).unwrap();
+    let ids: Vec<i64> = store
+        .recipients(case)
+        .unwrap()
+        .iter()
+        .map(|recipient| recipient.id)
+        .collect();
+    let decide = |recipient: usize, action| {
+        store
+            .decide(case, &[(ids[recipient], action)], Actor::Link, "::1")
+            .unwrap()
+    };
+    assert_eq!(decide(0, Action::Keep).outcomes, [(ids[0], Outcome::Kept)]);
+    assert_eq!(
+        decide(1, Action::Send).outcomes,
+        [(ids[1], Outcome::NotPossible)]
+    );
+    assert_eq!(
+        decide(2, Action::Delete).outcomes,
+        [(ids[2], Outcome::NotPossible)]
+    );
+    let first = decide(0, Action::Send);
+    assert_eq!(first.outcomes, [(ids[0], Outcome::Recorded)]);
+    let second = decide(0, Action::Delete);
+    assert_eq!(
+        (second.planned, second.outcomes),
+        (None, vec![(ids[0], Outcome::AlreadyDecided)])
+    );
+    let owed = store.unfinished_moves().unwrap();
+    assert_eq!(owed, [(first.planned.unwrap(), case)]);
+    let journal = store.load_move(owed[0].0).unwrap().unwrap();
+    assert_eq!(
+        (journal.step, journal.held_before),
+        (MoveStep::Planned, None)
+    );
+    assert_eq!(journal.recipients[0].action, Action::Send);
+}
+
+#[test]
+fn a_decision_about_a_stranger_records_nothing() {
+    let (_directory, store) = store();
+    let case = store.open_case(&new_case("ABCDEF1", 100)).unwrap();
+    let other = store.open_case(&new_case("ABCDEF2", 100)).unwrap();
+    let stranger = store.recipients(other).unwrap()[0].id;
+    let own = store.recipients(case).unwrap()[0].id;
+    let both = [(own, Action::Send), (stranger, Action::Send)];
+    assert!(store.decide(case, &both, Actor::Link, "::1").is_err());
+    assert!(store.unfinished_moves().unwrap().is_empty());
+    assert_eq!(
+        store.recipients(case).unwrap()[0].state,
+        RecipientState::Open
+    );
+}
+
+#[test]
+fn one_process_at_a_time_writes_to_the_sender() {
+    let (_directory, store) = store();
+    let case = store.open_case(&new_case("ABCDEF1", 100)).unwrap();
+    let claim = |stale| store.claim_notification(case, stale).unwrap();
+    assert_eq!(claim(10_000), Claim::Yours);
+    assert_eq!(claim(10_000), Claim::Elsewhere);
+    assert_eq!(
+        claim(-1),
+        Claim::Yours,
+        "a claim that is too old is nobody's"
+    );
+    store.release_claim(case, "SMTP down").unwrap();
+    assert_eq!(claim(10_000), Claim::Yours);
+    store
+        .mark_notified(case, &"a@b.test".parse().unwrap())
+        .unwrap();
+    assert_eq!(claim(10_000), Claim::Sent);
+}
+
+#[test]
+fn history_is_only_added_to() {
+    let (_directory, store) = store();
+    let case = store.open_case(&new_case("ABCDEF1", 100)).unwrap();
+    assert_eq!(store.events(case).unwrap()[0].what, "opened");
+    for sql in ["UPDATE events SET what = 'x'", "DELETE FROM events"] {
+        assert!(store.lock().execute(sql, []).is_err(), "{sql}");
+    }
+}
+
+#[test]
+fn odd_notices_can_not_fill_the_disk() {
+    let (_directory, store) = store();
+    for number in 0..ODD_NOTICES + 20 {
+        store
+            .keep_odd_notice("ABCDEF1", &number.to_string(), &[b'x'; 100_000])
+            .unwrap();
+    }
+    let kept = store.odd_notices().unwrap();
+    assert_eq!(kept.len() as i64, ODD_NOTICES);
+    assert_eq!(kept.last().unwrap().1, (ODD_NOTICES + 19).to_string());
+}
+
+#[test]
+fn a_symbolic_link_is_not_followed() {
+    let directory = tempfile::tempdir().unwrap();
+    let link = directory.path().join("posttls.db");
+    std::os::unix::fs::symlink(directory.path().join("elsewhere"), &link).unwrap();
+    let error = Store::open(&link, true).err().unwrap().to_string();
+    assert!(
+        error.contains("posttls.db") && !directory.path().join("elsewhere").exists(),
+        "{error}"
+    );
+}

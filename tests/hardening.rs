@@ -1,0 +1,176 @@
+//! What a careful reviewer tried: limits, mounts, hashing and an admin's broad commands that come between the steps.
+#![cfg(feature = "failpoints")]
+
+mod common;
+
+use std::fs;
+use std::time::{Duration, Instant};
+
+use common::Stage;
+use posttls::sandbox::Instance;
+
+/// Restarts the mover so that it dies at `point`, and clicks "send".
+fn die_at(stage: &Stage, point: &str, link: &str) {
+    stage.sandbox.stop_httpd();
+    let environment = ("FAILPOINTS".to_owned(), format!("{point}=panic"));
+    stage
+        .sandbox
+        .start_httpd(&[environment])
+        .expect("it starts");
+    // Whatever the web child says when its mover dies: the decision is recorded.
+    stage.post(link, "action=send");
+    stage.wait("the mover's death", || {
+        stage.sandbox.httpd_pid().is_none().then_some(())
+    });
+}
+
+fn set(stage: &Stage, instance: Instance, setting: &str) {
+    stage
+        .sandbox
+        .run("postconf", instance, &["-e", setting])
+        .expect("postconf");
+    stage
+        .sandbox
+        .run("postfix", instance, &["reload"])
+        .expect("reload");
+}
+
+fn arrived_once(stage: &Stage, recipient: &str) {
+    stage.arrival(recipient);
+    stage.queues_are_empty();
+    assert_eq!(stage.sandbox.delivered(recipient).len(), 1);
+}
+
+#[test]
+fn a_line_that_the_may_instance_would_not_take_is_not_given_to_it() {
+    let stage =
+        Stage::with(|options| options.main_cf(Instance::Encrypt, "line_length_limit", "8192"));
+    let message = format!(
+        "Subject: long\r\nMessage-ID: <long@sender.test>\r\n\r\n{}\r\n",
+        "x".repeat(6000)
+    );
+    let queue_id = stage
+        .sandbox
+        .submit("alice@sender.test", &["bob@plain.test"], message.as_bytes())
+        .expect("taken");
+    let link = common::link(&stage.notification(&queue_id));
+    let answer = stage.post(&link, "action=send");
+    assert_eq!(answer.status, 200);
+    assert_eq!(stage.states(&queue_id)["bob@plain.test"], "releasing");
+    assert!(
+        stage
+            .log()
+            .contains("line_length_limit must be at least 8192"),
+        "{}",
+        stage.log()
+    );
+    // The fault may last, and Postfix goes on trying over TLS meanwhile.
+    stage.in_queue(&queue_id, "deferred");
+    set(&stage, Instance::May, "line_length_limit=8192");
+    // The SMTP client breaks such lines (postconf(5), smtp_line_length_limit), but loses nothing.
+    let arrived = stage.arrival("bob@plain.test");
+    let body = arrived.split("\n\n").nth(1).expect("a body");
+    assert_eq!(body.matches('x').count(), 6000);
+    arrived_once(&stage, "bob@plain.test");
+}
+
+#[test]
+fn a_spool_that_is_not_there_says_nothing_about_the_mail_in_it() {
+    let stage = Stage::new();
+    let (queue_id, link) = stage.stuck(&["bob@plain.test"], "mounted");
+    die_at(&stage, "move::marked", &link);
+    let hold = stage.sandbox.queue_dir(Instance::May).join("hold");
+    let away = hold.with_file_name("hold-away");
+    fs::rename(&hold, &away).expect("moved away");
+    stage.sandbox.start_httpd(&[]).expect("it starts again");
+    stage.wait("a warning", || {
+        stage.log().contains("cannot look for").then_some(())
+    });
+    assert_eq!(stage.states(&queue_id)["bob@plain.test"], "releasing");
+    assert_eq!(
+        stage.sandbox.queue_of(Instance::Encrypt, &queue_id),
+        Some("hold")
+    );
+    fs::rename(&away, &hold).expect("moved back");
+    arrived_once(&stage, "bob@plain.test");
+}
+
+#[test]
+fn releasing_all_held_mail_of_the_may_instance_sends_nothing_twice() {
+    for command in ["-H", "-r"] {
+        let stage = Stage::new();
+        let (queue_id, link) = stage.stuck(&["bob@plain.test"], "all");
+        die_at(&stage, "move::published", &link);
+        stage
+            .sandbox
+            .run("postsuper", Instance::May, &[command, "ALL"])
+            .expect("postsuper");
+        stage
+            .sandbox
+            .run("postqueue", Instance::May, &["-f"])
+            .expect("postqueue");
+        std::thread::sleep(Duration::from_secs(2));
+        assert!(
+            stage.sandbox.delivered("bob@plain.test").is_empty(),
+            "{command}: not before the source is marked"
+        );
+        stage.sandbox.start_httpd(&[]).expect("it starts again");
+        arrived_once(&stage, "bob@plain.test");
+        assert_eq!(
+            stage.states(&queue_id)["bob@plain.test"],
+            "released",
+            "{command}"
+        );
+    }
+}
+
+#[test]
+fn mail_that_is_hashed_otherwise_is_not_taken_for_gone() {
+    let stage = Stage::new();
+    let (queue_id, link) = stage.stuck(&["bob@plain.test"], "hashed");
+    // The settings say one thing, and the files lie as they did.
+    stage
+        .sandbox
+        .run("postconf", Instance::Encrypt, &["-e", "hash_queue_depth=2"])
+        .expect("postconf");
+    assert_eq!(stage.get(&link).status, 200);
+    assert_eq!(stage.states(&queue_id)["bob@plain.test"], "open");
+    assert_eq!(stage.post(&link, "action=send").status, 200);
+    assert_eq!(stage.states(&queue_id)["bob@plain.test"], "releasing");
+    assert!(stage.log().contains("puts it right"), "{}", stage.log());
+    stage
+        .sandbox
+        .run("postfix", Instance::Encrypt, &["reload"])
+        .expect("reload");
+    arrived_once(&stage, "bob@plain.test");
+}
+
+#[test]
+fn a_web_child_that_hangs_keeps_nobody() {
+    let stage = Stage::new();
+    let log = stage.log();
+    let child = log
+        .rsplit("web child ")
+        .next()
+        .and_then(|rest| rest.split(' ').next())
+        .expect("a process ID");
+    let mover = stage.sandbox.httpd_pid().expect("a mover").to_string();
+    let signal = |name: &str, pid: &str| {
+        let status = std::process::Command::new("kill")
+            .args([name, pid])
+            .status()
+            .expect("kill");
+        assert!(status.success(), "kill {name} {pid}");
+    };
+    signal("-STOP", child);
+    let asked = Instant::now();
+    signal("-TERM", &mover);
+    stage.wait("the mover's end", || {
+        stage.sandbox.httpd_pid().is_none().then_some(())
+    });
+    println!("ended after {:?}", asked.elapsed());
+    assert!(
+        !std::path::Path::new(&format!("/proc/{child}/fd/0")).exists(),
+        "the child has ended, too"
+    );
+}
