@@ -44,10 +44,19 @@ impl Downtime {
             self.point
         );
         if said {
-            let copy = self.copy().expect("a copy on hold");
-            assert!(
-                shown.contains(&format!("copy on hold in the may instance: {copy}")),
-                "{shown}"
+            let copy = self.copy().unwrap_or_default();
+            let named = format!("its copy for the may instance: {copy}");
+            assert!(shown.contains(&named), "{shown}");
+            // The log says what can be done with a copy, and only when it is there.
+            let advice = format!(
+                "postsuper -c {} -r ",
+                self.stage.sandbox.config_dir(Instance::May).display()
+            );
+            assert_eq!(
+                self.stage.log().contains(&advice),
+                !copy.is_empty(),
+                "{}",
+                self.stage.log()
             );
             return End::Conflict;
         }
@@ -258,4 +267,50 @@ fn the_source_is_removed() {
             );
         },
     );
+}
+
+/// All held mail of the may instance is released, submitted anew or removed.
+fn the_copy_is_touched(verb: &str) {
+    at_every_point(
+        |downtime| {
+            downtime.postfix("postsuper", Instance::May, &[verb, "ALL", "hold"]);
+            downtime.postfix("postqueue", Instance::May, &["-f"]);
+            // It may end by SIGPIPE: pickup reads only the first of the two octets that it writes.
+            let sandbox = &downtime.stage.sandbox;
+            let _ = sandbox.run("postkick", Instance::May, &["public", "pickup", "W"]);
+            // What is ready goes out now; what is not stays, so there is nothing to wait for.
+            std::thread::sleep(std::time::Duration::from_millis(500));
+        },
+        |downtime, point| {
+            let end = downtime.recover();
+            // Ready, and the journal does not know it yet: who has the copy can't be told.
+            let unclear =
+                point.name == "move::ready" || (verb == "-d" && point.name == "move::synced");
+            assert_eq!(end == End::Conflict, unclear, "{}: {end:?}", point.name);
+            let removed = verb == "-d" && (unclear || point.name == "move::marked");
+            if !removed {
+                downtime.stage.arrival(&downtime.message.sent()[0]);
+            }
+            downtime.quiet(Instance::May);
+            let wanted = (usize::from(!removed), 0);
+            assert_eq!(downtime.counts(), wanted, "{}", point.name);
+            let pending = downtime.stage.pending(&downtime.message.queue_id);
+            assert_eq!(pending, downtime.message.waiting(), "{}", point.name);
+        },
+    );
+}
+
+#[test]
+fn the_copy_is_released() {
+    the_copy_is_touched("-H");
+}
+
+#[test]
+fn the_copy_is_submitted_anew() {
+    the_copy_is_touched("-r");
+}
+
+#[test]
+fn the_copy_is_removed() {
+    the_copy_is_touched("-d");
 }

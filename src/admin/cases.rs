@@ -154,7 +154,7 @@ pub(super) fn show(options: &CaseOptions, config: &Path) -> Done {
             let copy = copy.unwrap_or_else(|| "none".to_owned());
             let _ = writeln!(
                 out,
-                "    move {} is stopped for you to look at; copy on hold in the may instance: {copy}",
+                "    move {} is stopped for you to look at; its copy for the may instance: {copy}",
                 id.0
             );
         }

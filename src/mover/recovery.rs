@@ -76,9 +76,10 @@ impl Steps<'_> {
             (Sighting::Queued(_), _) if copy_is_there => {
                 self.conflict(journal, "was released from hold")
             }
-            (Sighting::Queued(_), _) => {
-                self.conflict(journal, "is marked, but its copy is no longer on hold:")
-            }
+            (Sighting::Queued(_), _) => self.conflict(
+                journal,
+                "lost its copy for the may instance after it was marked",
+            ),
         }
     }
 
