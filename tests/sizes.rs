@@ -1,4 +1,4 @@
-//! Large messages, and messages that are too large for the may instance.
+//! Large messages, and messages that can't be copied into the may instance.
 
 mod common;
 
@@ -60,39 +60,72 @@ fn fifty_megabytes_cross_unchanged_and_not_through_memory() {
 
 const TWO: [&str; 2] = ["bob@plain.test", "eve@plain.test"];
 
-/// Sets what the may instance takes; 0 is no limit. The daemon asks for it when it starts.
-fn limit(stage: &Stage, octets: &str) {
-    let setting = format!("message_size_limit={octets}");
-    stage.run("postconf", Instance::May, &["-e", &setting]);
-    stage.reload(Instance::May);
-    stage.sandbox.stop_httpd();
-    stage.sandbox.start_httpd(&[]).expect("a daemon");
+/// The may instance's hold queue, away while this lives: no copy can be made.
+struct Away<'a>(&'a Stage);
+
+impl<'a> Away<'a> {
+    fn new(stage: &'a Stage) -> Self {
+        let away = Self(stage);
+        let (hold, elsewhere) = away.paths();
+        std::fs::rename(hold, elsewhere).expect("moved away");
+        away
+    }
+
+    fn paths(&self) -> (std::path::PathBuf, std::path::PathBuf) {
+        let hold = self.0.sandbox.queue_dir(Instance::May).join("hold");
+        let elsewhere = hold.with_file_name("hold-away");
+        (hold, elsewhere)
+    }
 }
 
-/// A message to two, released for one, that the may instance can't take.
-fn too_large(stage: &Stage) -> String {
-    let large = message(20_000);
+impl Drop for Away<'_> {
+    fn drop(&mut self) {
+        let (hold, elsewhere) = self.paths();
+        std::fs::rename(elsewhere, hold).expect("moved back");
+    }
+}
+
+/// A message to two that is released for one; gives its queue ID and the answer's page.
+fn release_one(stage: &Stage, octets: usize) -> (String, String) {
+    let large = message(octets);
     let queue_id = stage
         .sandbox
         .submit("alice@sender.test", &TWO, large.as_bytes())
         .expect("a queue ID");
     let link = common::link(&stage.notification(&queue_id));
-    limit(stage, "10000");
     let answer = stage.post(&link, "action=send&recipient=bob%40plain.test");
     assert_eq!(answer.status, 200);
-    assert!(answer.body.contains("Recorded: it will be"), "{answer:?}");
-    queue_id
+    (queue_id, answer.body)
 }
 
 #[test]
-fn a_message_too_large_for_may_waits_for_the_limit_and_nobody_else_waits_for_it() {
-    let stage = Stage::new();
-    let queue_id = too_large(&stage);
-    let log = stage.log();
-    let error = log.lines().find(|line| line.contains("message_size_limit"));
-    let error = error.expect("an error that says what to do");
+fn a_limit_of_the_may_instance_stops_nothing_that_was_accepted() {
+    let stage = Stage::with(|options| {
+        // Notifications of this sandbox come in through may, and are smaller.
+        options.main_cf(Instance::May, "message_size_limit", "20000")
+    });
+    release_one(&stage, 30_000);
+    stage.arrival("bob@plain.test");
+    let arrived = stage.sandbox.delivered("bob@plain.test");
     assert!(
-        error.contains(&queue_id) && error.contains("takes only 10000"),
+        as_sent(&arrived[0]) == message(30_000).as_bytes(),
+        "changed"
+    );
+}
+
+#[test]
+fn a_message_that_cannot_be_copied_waits_and_nobody_else_waits_for_it() {
+    let stage = Stage::new();
+    let away = Away::new(&stage);
+    let (queue_id, page) = release_one(&stage, 20_000);
+    assert!(page.contains("Recorded: it will be"), "{page}");
+    let log = stage.log();
+    let error = log
+        .lines()
+        .find(|line| line.contains("cannot copy the message"));
+    let error = error.expect("an error that says what failed");
+    assert!(
+        error.contains(&queue_id) && error.contains("No such file"),
         "{error}"
     );
     // Nothing is lost, and the message goes on being tried for both.
@@ -100,13 +133,8 @@ fn a_message_too_large_for_may_waits_for_the_limit_and_nobody_else_waits_for_it(
     assert_eq!(stage.pending(&queue_id), TWO);
     assert_eq!(stage.states(&queue_id)["bob@plain.test"], "releasing");
 
-    limit(&stage, "0");
+    drop(away);
     stage.arrival("bob@plain.test");
-    let arrived = stage.sandbox.delivered("bob@plain.test");
-    assert!(
-        as_sent(&arrived[0]) == message(20_000).as_bytes(),
-        "changed"
-    );
     stage.becomes(&queue_id, "bob@plain.test", "released");
     stage.in_queue(&queue_id, "deferred");
     assert_eq!(stage.pending(&queue_id), ["eve@plain.test"]);
@@ -117,10 +145,12 @@ fn a_message_too_large_for_may_waits_for_the_limit_and_nobody_else_waits_for_it(
 fn a_message_that_cannot_cross_does_not_stop_a_command_about_another() {
     let stage = Stage::new();
     let (other, _) = stage.stuck(&["tom@plain.test"], "small");
-    too_large(&stage);
+    let away = Away::new(&stage);
+    release_one(&stage, 1_000);
     stage.sandbox.stop_httpd();
-    let output = stage.posttls(&["release", &other]);
+    let output = stage.posttls(&["delete", &other]);
     assert_eq!(output.status.code(), Some(0), "{output:?}");
-    stage.arrival("tom@plain.test");
+    drop(away);
     assert_eq!(stage.attempts("bob@plain.test"), 0);
+    assert_eq!(stage.attempts("tom@plain.test"), 0);
 }

@@ -13,8 +13,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use rustix::fs::{AtFlags, CWD, OFlags, linkat};
 
 use super::source::Source;
+use crate::postfix::mark_done;
 use crate::postfix::{Instance, Queue, QueueId};
-use crate::postfix::{keep_options, mark_done};
 
 /// The mode that tells Postfix that a queue file is complete (mail_queue.h, `MAIL_QUEUE_STAT_READY`).
 const READY: u32 = 0o700;
@@ -48,7 +48,6 @@ pub fn make(may: &Instance, source: &mut Source, keep: &[u64]) -> io::Result<Cop
         .filter(|offset| !keep.contains(offset))
         .collect();
     mark_done(&file, &others).map_err(io::Error::other)?;
-    keep_options(&file, &source.content.size)?;
     fchown(&file, Some(may.mail_owner.uid), Some(may.mail_owner.gid))?;
     file.set_permissions(Permissions::from_mode(NOT_READY))?;
     file.sync_all()?;
@@ -80,7 +79,7 @@ pub fn make_ready(may: &Instance, name: &QueueId) -> io::Result<()> {
     file.sync_all()
 }
 
-/// Removes a copy that nobody has seen. (`postsuper` passes over a file that is not ready.)
+/// Removes a copy that nobody has seen, by its name: `postsuper -d` with a queue ID passes over one that is not ready.
 pub fn remove(may: &Instance, name: &QueueId) -> io::Result<()> {
     let path = may.path(Queue::Hold, name);
     fs::remove_file(&path)?;

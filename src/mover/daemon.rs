@@ -126,12 +126,6 @@ pub fn run(config_path: &Path) -> Result<(), DaemonError> {
     let address = config.http.listen;
     let listener = listen(address).map_err(|source| DaemonError::Listen { address, source })?;
 
-    if let Some((name, needed)) = may.stricter_than(&encrypt) {
-        warn!(
-            "{}: {name} must be at least {needed}: until it is, nothing is sent",
-            config.may.config_dir.display()
-        );
-    }
     let engine = Arc::new(Engine::new(Arc::clone(&store), encrypt, may));
     let wait = Duration::from_secs(config.mover.delivery_wait_seconds);
     let desk = Arc::new(Desk::new(

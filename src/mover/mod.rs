@@ -70,34 +70,6 @@ pub enum MoveError {
         /// What is wrong, and where.
         source: QueueFileError,
     },
-    /// The may instance would not take a message of this size.
-    #[error(
-        "{queue_id}: the message has {size} octets, but {may} takes only {limit}: set message_size_limit = 0 there"
-    )]
-    TooLarge {
-        /// The message.
-        queue_id: QueueId,
-        /// Its size in octets.
-        size: u64,
-        /// `message_size_limit` of the may instance.
-        limit: u64,
-        /// Configuration directory of the may instance.
-        may: PathBuf,
-    },
-    /// The may instance would damage or bounce what the encrypt instance has accepted.
-    #[error(
-        "{queue_id}: {may}: {name} must be at least {needed}, or mail that the encrypt instance took is lost there; set it, then `postfix reload`"
-    )]
-    Limit {
-        /// The message.
-        queue_id: QueueId,
-        /// The parameter of the may instance.
-        name: &'static str,
-        /// What it must be at least.
-        needed: u64,
-        /// Configuration directory of the may instance.
-        may: PathBuf,
-    },
     /// The queue is not laid out as the settings say.
     #[error(
         "{queue_id}: its file lies where hash_queue_names and hash_queue_depth do not put it: `postfix -c {config_dir} reload` puts it right"

@@ -94,7 +94,7 @@ impl Steps<'_> {
                 warn!("{}: cannot make {copy} ready: {error}", self.key.queue_id);
             }
             format!(
-                "; on hold in the may instance: {copy} (compare the log, then send it with postsuper -c {may} -r {copy}, \
+                "; on hold in the may instance: {copy} (compare the log, then send it with postsuper -c {may} -H {copy}, \
                  or remove it with postsuper -c {may} -d {copy})",
                 may = self.may.config_dir.display()
             )

@@ -27,9 +27,6 @@ pub type Waits = Option<&'static str>;
 
 const BUSY: &str = "a delivery of the message is under way";
 
-/// What cleanup adds to a message that it takes a second time, generously: one Received header.
-const ROOM_FOR_RECEIVED: u64 = 8192;
-
 /// One move of one message between two instances.
 pub struct Steps<'a> {
     pub store: &'a Store,
@@ -133,6 +130,20 @@ impl Steps<'_> {
         if !source.is_message(self.key) {
             return Ok(Prepared::Gone);
         }
+        // Where such a message goes is not decided by its recipients, and would be decided otherwise in the may instance.
+        let elsewhere = [
+            ("redirected", &source.content.redirect),
+            ("to pass a content filter", &source.content.filter),
+        ];
+        if let Some((what, _)) = elsewhere.iter().find(|(_, target)| target.is_some()) {
+            let (queue_id, path) = (self.key.queue_id.clone(), source.path.clone());
+            let why = format!("the message is {what}");
+            return Err(MoveError::Unsafe {
+                queue_id,
+                path,
+                why,
+            });
+        }
         let recipients = journal.recipients.iter();
         let outcomes: Outcomes = recipients
             .map(|one| (one.id, outcome_of(&source, one)))
@@ -174,26 +185,6 @@ impl Steps<'_> {
     }
 
     fn copy(&self, source: &mut Source, sent: &[u64]) -> Result<copy::Copy, MoveError> {
-        let queue_id = || self.key.queue_id.clone();
-        let config_dir = || self.may.config_dir.clone();
-        if let Some((name, needed)) = self.may.stricter_than(self.encrypt) {
-            return Err(MoveError::Limit {
-                queue_id: queue_id(),
-                name,
-                needed,
-                may: config_dir(),
-            });
-        }
-        let limit = self.may.message_size_limit;
-        let size = source.content.size.data_size;
-        if limit > 0 && size + ROOM_FOR_RECEIVED > limit {
-            return Err(MoveError::TooLarge {
-                queue_id: queue_id(),
-                size,
-                limit,
-                may: config_dir(),
-            });
-        }
         copy::make(self.may, source, sent).map_err(|error| {
             let doing = "copy the message into the queue of the may instance at";
             self.fault(doing, &self.may.queue_directory, error)
@@ -233,21 +224,20 @@ impl Steps<'_> {
         Ok(None)
     }
 
-    /// Marked: the may instance gets the copy.
+    /// Marked: the may instance gets the copy. `postsuper -H` hands it to the queue manager as it is; `-r` would have
+    /// pickup and cleanup take it in anew, and they drop, cut or bounce what exceeds limits that the encrypt instance
+    /// did not have, and forget SMTPUTF8.
     pub fn hand_over(&self, journal: &Move) -> Result<Waits, MoveError> {
         if let Some(copy) = self.parse(journal.copy_name.as_deref())? {
             if self.may_holds(&copy)? {
-                self.may.requeue_held(&copy)?;
+                self.may.release_hold(&copy)?;
                 fail_point!("move::requeued-unsaid");
-                info!(
-                    "{}, handed to the may instance as orig_id={copy}",
-                    shown(self.key)
-                );
+                info!("{}, handed to the may instance as {copy}", shown(self.key));
             }
-            // Also when a mover that died had requeued it: it may not have come to this.
-            if let Err(error) = self.may.wake_pickup() {
+            // Also when a mover that died had handed it over: it may not have come to this.
+            if let Err(error) = self.may.try_now(&copy) {
                 warn!(
-                    "{}: {error}; is the may instance stopped? It takes the message when it starts",
+                    "{}: {error}; is the may instance stopped? It sends {copy} when it starts",
                     self.key.queue_id
                 );
             }
@@ -278,11 +268,11 @@ impl Steps<'_> {
         fail_point!("move::finished-unsaid");
         let copy = journal.copy_name.as_deref().unwrap_or("none");
         self.store
-            .finish_move(journal, &format!("copy for the may instance: {copy}"))?;
+            .finish_move(journal, &format!("queue ID in the may instance: {copy}"))?;
         for recipient in &journal.recipients {
             let status = recipient.outcome.unwrap_or(Outcome::AlreadyGone);
             info!(
-                "{id}: to=<{}>, status={status}, orig_id={copy}",
+                "{id}: to=<{}>, status={status}, may instance: {copy}",
                 recipient.address
             );
         }

@@ -4,14 +4,12 @@
 
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
-use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Output};
 use std::thread;
 use std::time::Duration;
 
 use log::warn;
-use signal_hook::consts::SIGPIPE;
 
 use super::QueueId;
 use super::user::{self, User, UserError};
@@ -63,14 +61,6 @@ pub struct Instance {
     pub queue_directory: PathBuf,
     /// Who owns queue files.
     pub mail_owner: User,
-    /// Octets of the largest message that it takes; 0 is no limit.
-    pub message_size_limit: u64,
-    /// Octets of the longest line that it keeps in one piece.
-    line_length_limit: u64,
-    /// Octets of the longest header that it keeps whole.
-    header_size_limit: u64,
-    /// Received headers at which it bounces a message.
-    hopcount_limit: u64,
     command_directory: PathBuf,
     /// `main.cf` when it was read.
     stamp: Option<Stamp>,
@@ -143,16 +133,12 @@ pub enum PostfixError {
     },
 }
 
-const SETTINGS: [&str; 9] = [
+const SETTINGS: [&str; 5] = [
     "queue_directory",
     "mail_owner",
     "command_directory",
     "hash_queue_names",
     "hash_queue_depth",
-    "message_size_limit",
-    "line_length_limit",
-    "header_size_limit",
-    "hopcount_limit",
 ];
 
 impl Instance {
@@ -199,18 +185,10 @@ impl Instance {
             })
         };
         let hash_depth = number(SETTINGS[4], next(SETTINGS[4])?)?;
-        let message_size_limit = number(SETTINGS[5], next(SETTINGS[5])?)?;
-        let line_length_limit = number(SETTINGS[6], next(SETTINGS[6])?)?;
-        let header_size_limit = number(SETTINGS[7], next(SETTINGS[7])?)?;
-        let hopcount_limit = number(SETTINGS[8], next(SETTINGS[8])?)?;
         Ok(Self {
             config_dir: config_dir.to_owned(),
             queue_directory,
             mail_owner,
-            message_size_limit,
-            line_length_limit,
-            header_size_limit,
-            hopcount_limit,
             stamp,
             command_directory,
             hashed,
@@ -221,33 +199,6 @@ impl Instance {
     /// Is `main.cf` still the one that was read?
     pub fn is_current(&self) -> bool {
         self.stamp.is_some() && self.stamp == stamp(&self.config_dir)
-    }
-
-    /// The limit of this instance, and what it must be at least, that makes it damage, drop or bounce mail which
-    /// `other` has taken: pickup(8) removes a message with a line over `line_length_limit`, cleanup(8) cuts headers and
-    /// counts hops, one more than before.
-    pub fn stricter_than(&self, other: &Self) -> Option<(&'static str, u64)> {
-        let limits = [
-            (
-                "line_length_limit",
-                self.line_length_limit,
-                other.line_length_limit,
-            ),
-            (
-                "header_size_limit",
-                self.header_size_limit,
-                other.header_size_limit,
-            ),
-            (
-                "hopcount_limit",
-                self.hopcount_limit,
-                other.hopcount_limit + 1,
-            ),
-        ];
-        limits
-            .into_iter()
-            .find(|(_, has, needs)| has < needs)
-            .map(|(name, _, needs)| (name, needs))
     }
 
     /// Is a file of this queue ID where another `hash_queue_depth`, or none, would put it? Postfix moves such files
@@ -359,31 +310,13 @@ impl Instance {
         self.leave_hold(&["-d", id.as_str(), "hold"], id, "removed", None)
     }
 
-    /// Submits a held message anew under another queue ID: `postsuper -r QUEUE_ID hold`.
+    /// Has Postfix try a deferred message now instead of at the next queue run: `postqueue -i`. Fails when the instance
+    /// is stopped, and that is no harm: it looks at all deferred mail when it starts.
     ///
     /// # Errors
-    /// When `postsuper` fails, or the message stays where it was.
-    pub fn requeue_held(&self, id: &QueueId) -> Result<(), PostfixError> {
-        self.leave_hold(
-            &["-r", id.as_str(), "hold"],
-            id,
-            "in the maildrop queue",
-            Some("maildrop"),
-        )
-    }
-
-    /// Tells pickup(8) to look at once instead of within its minute. Fails when the instance is stopped, and that is
-    /// no harm: pickup looks when it starts.
-    ///
-    /// # Errors
-    /// When `postkick` fails.
-    pub fn wake_pickup(&self) -> Result<(), PostfixError> {
-        match run(self.command("postkick").args(["public", "pickup", "W"])) {
-            // It writes the W and then a NUL (src/util/unix_trigger.c). A pickup that finds nothing to do is sometimes
-            // done with the W before the NUL comes.
-            Err(PostfixError::Failed { status, .. }) if status.signal() == Some(SIGPIPE) => Ok(()),
-            result => result.map(drop),
-        }
+    /// When `postqueue` fails.
+    pub fn try_now(&self, id: &QueueId) -> Result<(), PostfixError> {
+        run(self.command("postqueue").args(["-i", id.as_str()])).map(drop)
     }
 
     /// What counts is where the file is: `postsuper` exits with 0 even when it found nothing to do, and with 1 after it

@@ -222,7 +222,7 @@ pub fn recovered(stage: &Stage, when: &str) {
     });
     stage.wait(&format!("{when}: nothing under way in may"), || {
         let queues = stage.sandbox.queue(Instance::May);
-        ["maildrop", "incoming", "active"]
+        ["maildrop", "deferred", "incoming", "active"]
             .iter()
             .all(|queue| queues[queue].is_empty())
             .then_some(())
