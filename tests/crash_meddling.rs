@@ -49,7 +49,7 @@ impl Downtime {
             assert!(shown.contains(&named), "{shown}");
             // The log says what can be done with a copy, and only when it is there.
             let advice = format!(
-                "postsuper -c {} -r ",
+                "postsuper -c {} -H ",
                 self.stage.sandbox.config_dir(Instance::May).display()
             );
             assert_eq!(
