@@ -6,8 +6,7 @@ cd "$(dirname "$0")/.."
 . tests/prepare.sh
 need_root "./tests/run.sh $*"
 need_cargo
-need_packages postfix openssl gcc libc6-dev chromium nginx-light
-# Files of the code under test are read by other users: they must be able to reach them.
+need_packages postfix openssl gcc libc6-dev chromium
 export INSTA_UPDATE=no CARGO_TERM_COLOR=never
 if cargo fmt --version >/dev/null 2>&1; then cargo fmt --check; else echo "rustfmt is not installed: formatting not checked"; fi
 if cargo clippy --version >/dev/null 2>&1; then
