@@ -16,6 +16,19 @@ pub fn abort_on_panic() {
     }));
 }
 
+/// Reads the arguments of this process. When that does not work, or only help was wanted, everything has been said, and
+/// the program ends with what is returned: `wrong` for arguments that make no sense.
+///
+/// # Errors
+/// The way to end.
+pub fn arguments<T: clap::Parser>(wrong: Exit) -> Result<T, Exit> {
+    T::try_parse().map_err(|error| {
+        // Nowhere to say it is no reason to end otherwise.
+        let _ = error.print();
+        if error.use_stderr() { wrong } else { Exit::Ok }
+    })
+}
+
 /// How a program ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Exit {

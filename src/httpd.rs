@@ -11,7 +11,7 @@ use std::path::PathBuf;
 use clap::Parser;
 use log::error;
 
-use crate::exit::{Exit, abort_on_panic};
+use crate::exit::{self, Exit, abort_on_panic};
 use crate::web::{child, privilege};
 use crate::{logging, mover};
 
@@ -36,17 +36,9 @@ struct Arguments {
 
 /// Runs the program with the arguments of this process.
 pub fn main() -> Exit {
-    let arguments = match Arguments::try_parse() {
+    let arguments: Arguments = match exit::arguments(Exit::Usage) {
         Ok(arguments) => arguments,
-        Err(error) => {
-            let exit = if error.use_stderr() {
-                Exit::Usage
-            } else {
-                Exit::Ok
-            };
-            let _ = error.print();
-            return exit;
-        }
+        Err(exit) => return exit,
     };
     let result = if arguments.web_child {
         logging::start("posttls/web", "stderr");

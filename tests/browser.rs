@@ -1,44 +1,18 @@
 //! The whole way of a sender in a real browser: from the link in the mail to the message in the recipient's mailbox.
 //!
-//! Needs Chromium (`CHROME`, or /usr/bin/chromium); without it the tests say so and pass. JavaScript is switched off
+//! Needs Chromium (`CHROME`, or /usr/bin/chromium); POSTTLS_NO_BROWSER leaves these tests out. JavaScript is switched off
 //! while pages are used. With `POSTTLS_SCREENSHOTS` set to a directory, pictures of the pages are put there.
 
+mod chromium;
 mod common;
 
-use std::ffi::OsStr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
+use chromium::browser;
 use common::Stage;
 use headless_chrome::protocol::cdp::{DOM, Emulation, Page};
-use headless_chrome::{Browser, Element, LaunchOptions, Tab};
-
-fn browser(profile: &Path) -> Option<Browser> {
-    let program =
-        std::env::var_os("CHROME").map_or_else(|| "/usr/bin/chromium".into(), PathBuf::from);
-    if !program.exists() {
-        eprintln!("no {}: not tested in a browser", program.display());
-        return None;
-    }
-    let switches = [
-        "--disable-quic",
-        "--no-first-run",
-        "--disable-background-networking",
-        "--disable-component-update",
-    ];
-    let options = LaunchOptions::default_builder()
-        .path(Some(program))
-        .sandbox(false)
-        .headless(true)
-        .window_size(Some((900, 1000)))
-        .user_data_dir(Some(profile.to_owned()))
-        .idle_browser_timeout(Duration::from_secs(120))
-        .args(switches.iter().map(OsStr::new).collect())
-        .build()
-        .expect("options");
-    Some(Browser::new(options).expect("Chromium starts"))
-}
+use headless_chrome::{Browser, Element, Tab};
 
 /// A sender at a browser without JavaScript.
 struct Sender {

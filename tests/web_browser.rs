@@ -1,44 +1,20 @@
 //! The pages in a real browser: nothing to scroll sideways on a phone, and forms that decide what they say.
 //!
-//! Needs Chromium (`CHROME`, or /usr/bin/chromium); without it the tests say so and pass. With `POSTTLS_SCREENSHOTS`
+//! Needs Chromium (`CHROME`, or /usr/bin/chromium); POSTTLS_NO_BROWSER leaves these tests out. With `POSTTLS_SCREENSHOTS`
 //! set to a directory, pictures of the pages are put there.
 
+mod chromium;
 mod web_stage;
 
-use std::ffi::OsStr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
+use chromium::browser;
+use headless_chrome::Tab;
 use headless_chrome::protocol::cdp::{Emulation, Page};
-use headless_chrome::{Browser, LaunchOptions, Tab};
 use posttls::case::Failure;
 use posttls::web::protocol::*;
 use web_stage::{Stage, case, open_case, recipient};
-
-fn browser(profile: &Path) -> Option<Browser> {
-    let program =
-        std::env::var_os("CHROME").map_or_else(|| "/usr/bin/chromium".into(), PathBuf::from);
-    if !program.exists() {
-        eprintln!("no {}: not tested in a browser", program.display());
-        return None;
-    }
-    let switches = [
-        "--disable-quic",
-        "--no-first-run",
-        "--disable-background-networking",
-        "--disable-component-update",
-    ];
-    let options = LaunchOptions::default_builder()
-        .path(Some(program))
-        .sandbox(false)
-        .headless(true)
-        .user_data_dir(Some(profile.to_owned()))
-        .idle_browser_timeout(Duration::from_secs(120))
-        .args(switches.iter().map(OsStr::new).collect())
-        .build()
-        .unwrap();
-    Some(Browser::new(options).unwrap())
-}
 
 fn set_size(tab: &Tab, width: u32, height: u32, dark: bool) {
     tab.call_method(Emulation::SetDeviceMetricsOverride {

@@ -12,7 +12,7 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::address::Address;
 use crate::case::Action;
-use crate::exit::Exit;
+use crate::exit::{self, Exit};
 use crate::postfix::QueueId;
 
 /// Lets Postfix refuse unencrypted delivery, and asks the sender when a server has no usable TLS.
@@ -92,17 +92,9 @@ type Done = Result<Exit, AdminError>;
 
 /// Runs the command with the arguments of this process.
 pub fn main() -> Exit {
-    let line = match CommandLine::try_parse() {
+    let line: CommandLine = match exit::arguments(Exit::Usage) {
         Ok(line) => line,
-        Err(error) => {
-            let exit = if error.use_stderr() {
-                Exit::Usage
-            } else {
-                Exit::Ok
-            };
-            let _ = error.print();
-            return exit;
-        }
+        Err(exit) => return exit,
     };
     let done = match &line.command {
         Command::Init(options) => init::run(options, &line.config),

@@ -3,7 +3,7 @@
 //! The contract with Postfix (pipe(8), DIAGNOSTICS): exit 0 and the notice is done with; exit 75 or death by a signal
 //! and Postfix delivers it again later; **anything else and Postfix bounces it**. So this program ends in three ways
 //! only: 0, 75, or a signal (see [`abort_on_panic`]). It ends well before pipe(8) loses patience, and it never
-//! keeps more than [`MAX_NOTICE`] octets in memory.
+//! keeps more than `MAX_NOTICE` octets in memory.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -21,7 +21,7 @@ use crate::address::Address;
 use crate::case::store::{Claim, NewCase, NewRecipient, Store, StoreError};
 use crate::case::{Case, CaseId, Failure, MessageKey, RecipientState, policy};
 use crate::config::{Config, ConfigError};
-use crate::exit::{Exit, abort_on_panic};
+use crate::exit::{self, Exit, abort_on_panic};
 use crate::link::{KeyFileError, Keys};
 use crate::notify::{self, SendError};
 use crate::postfix::QueueId;
@@ -89,18 +89,10 @@ pub fn main() -> Exit {
     // The crash tests name their points in the environment variable FAILPOINTS.
     #[cfg(feature = "failpoints")]
     let _points = fail::FailScenario::setup();
-    let arguments = match Arguments::try_parse() {
+    // A wrong master.cf is one that an admin can mend while notices wait.
+    let arguments: Arguments = match exit::arguments(Exit::TryAgain) {
         Ok(arguments) => arguments,
-        Err(error) => {
-            // --help and --version are no errors. A wrong master.cf is one that an admin can mend while notices wait.
-            let exit = if error.use_stderr() {
-                Exit::TryAgain
-            } else {
-                Exit::Ok
-            };
-            let _ = error.print();
-            return exit;
-        }
+        Err(exit) => return exit,
     };
     // A thread of its own, because what hangs may be any system call.
     thread::spawn(|| {

@@ -1,0 +1,252 @@
+//! From text to a [`Config`]: names, types and ranges, each error with its line and what would be right (pure).
+
+use toml::{Table, Value};
+
+use super::{Config, DEFAULT_FILE};
+
+/// Keys whose default can't be right for anyone.
+const REQUIRED: [(&str, &str); 3] = [
+    ("link", "base_url"),
+    ("notification", "from_address"),
+    ("notification", "admin_contact"),
+];
+
+/// Checks the text of a configuration file.
+pub(super) fn parse(text: &str) -> Result<Config, Problem> {
+    let given: Table = text.parse().map_err(|error: toml::de::Error| Problem {
+        line: error.span().map(|span| line_at(text, span.start)),
+        message: error.message().to_owned(),
+    })?;
+    let defaults: Table = DEFAULT_FILE
+        .parse()
+        .map_err(|error: toml::de::Error| Problem::new(error.to_string()))?;
+    check_names(text, &given, &defaults)?;
+    for (section, key) in REQUIRED {
+        if given
+            .get(section)
+            .and_then(|table| table.get(key))
+            .is_none()
+        {
+            return Err(Problem::new(format!(
+                "{section}.{key} is missing: it has no default that could be right for you"
+            )));
+        }
+    }
+    let mut merged = defaults.clone();
+    for (section, key, value) in entries(&given) {
+        set(&mut merged, section, key, value.clone());
+    }
+    let config: Config = merged
+        .try_into()
+        .map_err(|error: toml::de::Error| blame(text, &given, &defaults, error.message()))?;
+    config.check_ranges().map_err(|(key, message)| {
+        let line = key
+            .split_once('.')
+            .and_then(|(section, name)| line_of(text, section, name));
+        Problem {
+            line,
+            message: format!("{key}: {message}"),
+        }
+    })?;
+    Ok(config)
+}
+
+/// An error within the text of a configuration file.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Problem {
+    pub line: Option<usize>,
+    pub message: String,
+}
+
+impl Problem {
+    fn new(message: String) -> Self {
+        Self {
+            line: None,
+            message,
+        }
+    }
+}
+
+fn entries(table: &Table) -> impl Iterator<Item = (&str, &str, &Value)> {
+    table.iter().flat_map(|(section, body)| {
+        let body = body.as_table();
+        body.into_iter()
+            .flatten()
+            .map(move |(key, value)| (section.as_str(), key.as_str(), value))
+    })
+}
+
+fn set(table: &mut Table, section: &str, key: &str, value: Value) {
+    if let Some(body) = table.get_mut(section).and_then(Value::as_table_mut) {
+        body.insert(key.to_owned(), value);
+    }
+}
+
+fn check_names(text: &str, given: &Table, defaults: &Table) -> Result<(), Problem> {
+    for (section, body) in given {
+        let Some(known) = defaults.get(section).and_then(Value::as_table) else {
+            let line = text.lines().position(|line| {
+                line.trim_start()
+                    .trim_start_matches('[')
+                    .starts_with(section.as_str())
+            });
+            let message = format!(
+                "unknown section [{section}]{}",
+                suggestion(section, defaults.keys())
+            );
+            return Err(Problem {
+                line: line.map(|n| n + 1),
+                message,
+            });
+        };
+        let Some(body) = body.as_table() else {
+            return Err(Problem::new(format!(
+                "{section} is a section: write it as [{section}]"
+            )));
+        };
+        for key in body.keys() {
+            if !known.contains_key(key) {
+                let message = format!(
+                    "unknown key {key:?} in [{section}]{}",
+                    suggestion(key, known.keys())
+                );
+                return Err(Problem {
+                    line: line_of(text, section, key),
+                    message,
+                });
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Finds the key that makes a merged configuration fail, by trying each given key alone on top of the defaults:
+/// values in a table no longer know their line.
+fn blame(text: &str, given: &Table, defaults: &Table, message: &str) -> Problem {
+    for (section, key, value) in entries(given) {
+        let mut one = defaults.clone();
+        set(&mut one, section, key, value.clone());
+        if let Err(error) = one.try_into::<Config>() {
+            let message = format!("{section}.{key}: {}", error.message());
+            return Problem {
+                line: line_of(text, section, key),
+                message,
+            };
+        }
+    }
+    Problem::new(message.to_owned())
+}
+
+fn suggestion<'a>(word: &str, known: impl Iterator<Item = &'a String>) -> String {
+    let nearest = known
+        .map(|name| (strsim::jaro_winkler(word, name), name))
+        .max_by(|a, b| a.0.total_cmp(&b.0));
+    match nearest {
+        Some((likeness, name)) if likeness > 0.75 => format!("; did you mean {name:?}?"),
+        _ => "; the shipped posttls.toml has every key".to_owned(),
+    }
+}
+
+fn line_at(text: &str, offset: usize) -> usize {
+    text.get(..offset).unwrap_or(text).matches('\n').count() + 1
+}
+
+fn line_of(text: &str, section: &str, key: &str) -> Option<usize> {
+    let mut current = String::new();
+    for (number, line) in text.lines().enumerate() {
+        let line = line.trim();
+        if let Some(name) = line
+            .strip_prefix('[')
+            .and_then(|rest| rest.split(']').next())
+        {
+            name.trim().clone_into(&mut current);
+        } else if current == section
+            && line
+                .split('=')
+                .next()
+                .is_some_and(|name| name.trim().trim_matches('"') == key)
+        {
+            return Some(number + 1);
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MINIMAL: &str = "[link]\nbase_url = \"https://x.example\"\n[notification]\nfrom_address = \"a@x.example\"\nadmin_contact = \"b\"\n";
+
+    #[test]
+    fn the_shipped_example_is_a_whole_configuration() {
+        let config = parse(DEFAULT_FILE).unwrap();
+        assert_eq!(config.case_url("T"), "https://posttls.example.org/c/T");
+    }
+
+    #[test]
+    fn what_is_left_out_keeps_its_default() {
+        let config = parse(MINIMAL).unwrap();
+        assert_eq!(config.notification.smtp_port, 25);
+        assert_eq!(config.notification.from_address.as_str(), "a@x.example");
+    }
+
+    #[test]
+    fn errors_name_the_line_and_what_would_be_right() {
+        let cases = [
+            (
+                "[notification]\nsmtp_prot = 25\n",
+                Some(7),
+                "unknown key \"smtp_prot\" in [notification]; did you mean \"smtp_port\"?",
+            ),
+            (
+                "[sotre]\npath = \"/x\"\n",
+                Some(6),
+                "unknown section [sotre]; did you mean \"store\"?",
+            ),
+            (
+                "[http]\nlisten = \"nowhere\"\n",
+                Some(7),
+                "http.listen: invalid socket address syntax",
+            ),
+            ("[link]\nvalid_days = 366\n", None, "duplicate key"),
+            (
+                "[mover]\nworkers = 0\n",
+                Some(7),
+                "mover.workers: must be from 1 to 64",
+            ),
+            (
+                "[offer]\nfailures = [\"not-tls\"]\n",
+                Some(7),
+                "offer.failures: not-tls can't be offered to senders",
+            ),
+            (
+                "[store]\npath = \"relative\"\n",
+                Some(7),
+                "store.path: \"relative\" must be an absolute path",
+            ),
+            ("[log]\ntarget = \n", Some(7), ""),
+        ];
+        for (text, line, message) in cases {
+            let text = match text.strip_prefix("[notification]\n") {
+                Some(rest) => format!("{MINIMAL}\n{rest}"),
+                None => format!("{MINIMAL}{text}"),
+            };
+            let problem = parse(&text).unwrap_err();
+            assert!(problem.message.contains(message), "{text}: {problem:?}");
+            if line.is_some() {
+                assert_eq!(problem.line, line, "{text}: {problem:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn required_keys_are_asked_for() {
+        assert!(
+            parse("")
+                .unwrap_err()
+                .message
+                .contains("link.base_url is missing")
+        );
+    }
+}

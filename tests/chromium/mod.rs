@@ -1,0 +1,40 @@
+//! Starts a real Chromium without a window, as root and with nothing to say to the network.
+
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use headless_chrome::{Browser, LaunchOptions};
+
+/// `CHROME`, or /usr/bin/chromium, with a profile of its own. `None` only when POSTTLS_NO_BROWSER asks to do without.
+pub fn browser(profile: &Path) -> Option<Browser> {
+    if std::env::var_os("POSTTLS_NO_BROWSER").is_some() {
+        eprintln!("POSTTLS_NO_BROWSER is set: not tested in a browser");
+        return None;
+    }
+    let program =
+        std::env::var_os("CHROME").map_or_else(|| "/usr/bin/chromium".into(), PathBuf::from);
+    assert!(
+        program.exists(),
+        "{} is missing: install the package chromium, or set POSTTLS_NO_BROWSER=1",
+        program.display()
+    );
+    let switches = [
+        "--disable-quic",
+        "--no-first-run",
+        "--disable-background-networking",
+        "--disable-component-update",
+        "--disable-sync",
+    ];
+    let options = LaunchOptions::default_builder()
+        .path(Some(program))
+        .sandbox(false)
+        .headless(true)
+        .window_size(Some((900, 1000)))
+        .user_data_dir(Some(profile.to_owned()))
+        .idle_browser_timeout(Duration::from_secs(120))
+        .args(switches.iter().map(OsStr::new).collect())
+        .build()
+        .expect("options");
+    Some(Browser::new(options).expect("Chromium starts"))
+}
