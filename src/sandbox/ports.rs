@@ -2,8 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener, TcpStream};
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
 use std::time::Duration;
+
+use rustix::net::{self, AddressFamily, SocketType};
 
 use super::SandboxError;
 
@@ -97,16 +101,29 @@ pub(super) struct Ports {
     pub may: u16,
     pub http: u16,
     pub domains: BTreeMap<&'static str, u16>,
+    /// Bound and never listening. Postfix binds with SO_REUSEPORT, so two sandboxes that had found the same port would
+    /// both get it, and each a part of the other's mail; as long as these live, nobody else finds it.
+    pub reserved: Arc<Vec<OwnedFd>>,
+}
+
+/// A socket on a free port of 127.0.0.1 that only another one with SO_REUSEPORT can share.
+fn reserve() -> std::io::Result<(OwnedFd, u16)> {
+    let socket = net::socket(AddressFamily::INET, SocketType::STREAM, None)?;
+    rustix::io::fcntl_setfd(&socket, rustix::io::FdFlags::CLOEXEC)?;
+    net::sockopt::set_socket_reuseport(&socket, true)?;
+    net::bind(&socket, &SocketAddrV4::new(Ipv4Addr::LOCALHOST, 0))?;
+    let address: SocketAddr = net::getsockname(&socket)?.try_into()?;
+    Ok((socket, address.port()))
 }
 
 impl Ports {
-    /// Finds free ports, all different. They are free again on return: somebody else may take one ([`Ports::check`]).
+    /// Finds free ports, all different, and reserves those of Postfix. That of posttls-httpd, which shares with nobody,
+    /// is free again on return.
     pub fn find() -> std::io::Result<Self> {
-        let mut listeners = Vec::new();
+        let mut reserved = Vec::new();
         let mut next = || {
-            let listener = TcpListener::bind("127.0.0.1:0")?;
-            let port = listener.local_addr()?.port();
-            listeners.push(listener);
+            let (socket, port) = reserve()?;
+            reserved.push(socket);
             std::io::Result::Ok(port)
         };
         let mut domains = BTreeMap::new();
@@ -114,11 +131,15 @@ impl Ports {
             domains.insert(domain.name, next()?);
         }
         domains.insert(DOWN.0, DOWN.1);
+        let (encrypt, may) = (next()?, next()?);
+        let http = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
+        let reserved = Arc::new(reserved);
         Ok(Self {
-            encrypt: next()?,
-            may: next()?,
-            http: next()?,
+            encrypt,
+            may,
+            http,
             domains,
+            reserved,
         })
     }
 

@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::Child;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
@@ -26,6 +27,8 @@ pub struct Sandbox {
     description: Value,
     stop_on_drop: bool,
     httpd: Mutex<Option<Child>>,
+    /// Kept while this process has the sandbox: an instance may be stopped and started.
+    _reserved: Arc<Vec<OwnedFd>>,
 }
 
 impl Sandbox {
@@ -42,6 +45,7 @@ impl Sandbox {
             description,
             stop_on_drop: false,
             httpd: Mutex::new(None),
+            _reserved: Arc::default(),
         })
     }
 
@@ -86,6 +90,7 @@ impl Sandbox {
             description,
             stop_on_drop: true,
             httpd: Mutex::new(None),
+            _reserved: Arc::clone(&ports.reserved),
         })
     }
 

@@ -87,8 +87,9 @@ mod tests {
         assert!(getrlimit(Resource::Nofile).current.unwrap() <= MAX_FILES);
     }
 
-    fn succeeds(secret: &Path, user: u32, group: u32) -> bool {
-        let output = Command::new(std::env::current_exe().unwrap())
+    /// `program` is a copy of this one where anybody can reach it; the build directory may be closed to others.
+    fn succeeds(program: &Path, secret: &Path, user: u32, group: u32) -> bool {
+        let output = Command::new(program)
             .args(["--exact", "web::privilege::tests::as_nobody", "--nocapture"])
             .env(AS_NOBODY, secret)
             .current_dir("/")
@@ -110,14 +111,17 @@ mod tests {
             Err(WebError::Privileged(_))
         ));
         let directory = tempfile::tempdir_in("/tmp").unwrap();
+        std::fs::set_permissions(directory.path(), Permissions::from_mode(0o755)).unwrap();
+        let program = directory.path().join("program");
+        std::fs::copy(std::env::current_exe().unwrap(), &program).unwrap();
         let secret = directory.path().join("key");
         std::fs::write(&secret, "secret").unwrap();
         std::fs::set_permissions(&secret, Permissions::from_mode(0o600)).unwrap();
-        assert!(succeeds(&secret, 65534, 65534));
-        assert!(!succeeds(&secret, 65534, 0), "group root");
-        assert!(!succeeds(&secret, 0, 65534), "root");
+        assert!(succeeds(&program, &secret, 65534, 65534));
+        assert!(!succeeds(&program, &secret, 65534, 0), "group root");
+        assert!(!succeeds(&program, &secret, 0, 65534), "root");
         assert!(
-            !succeeds(Path::new("/etc/passwd"), 65534, 65534),
+            !succeeds(&program, Path::new("/etc/passwd"), 65534, 65534),
             "a readable secret"
         );
     }
