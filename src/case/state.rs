@@ -124,11 +124,6 @@ impl RecipientState {
     pub fn is_open(self) -> bool {
         matches!(self, Self::Open | Self::Kept)
     }
-
-    /// Is a send or delete decided, and not yet carried out?
-    pub fn is_under_way(self) -> bool {
-        matches!(self, Self::Releasing | Self::Deleting)
-    }
 }
 
 named! {

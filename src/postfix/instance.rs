@@ -276,12 +276,7 @@ impl Instance {
     /// When `postsuper` fails.
     pub fn hold_deferred(&self, id: &QueueId) -> Result<bool, PostfixError> {
         let result = self.postsuper(&["-h", id.as_str(), "deferred"]);
-        let held = self
-            .holds(Queue::Hold, id)
-            .map_err(|source| PostfixError::Run {
-                program: "stat".to_owned(),
-                source,
-            })?;
+        let held = self.is_held(id)?;
         if held {
             note_failure(result, "on hold");
             return Ok(true);
@@ -319,6 +314,14 @@ impl Instance {
         run(self.command("postqueue").args(["-i", id.as_str()])).map(drop)
     }
 
+    fn is_held(&self, id: &QueueId) -> Result<bool, PostfixError> {
+        self.holds(Queue::Hold, id)
+            .map_err(|source| PostfixError::Run {
+                program: "stat".to_owned(),
+                source,
+            })
+    }
+
     /// What counts is where the file is: `postsuper` exits with 0 even when it found nothing to do, and with 1 after it
     /// did its work when it can't log it. (As `mail_owner` it can't open `maillog_file` while the instance is stopped.)
     fn leave_hold(
@@ -329,12 +332,7 @@ impl Instance {
         arrival: Option<&str>,
     ) -> Result<(), PostfixError> {
         let result = self.postsuper(arguments);
-        let held = self
-            .holds(Queue::Hold, id)
-            .map_err(|source| PostfixError::Run {
-                program: "stat".to_owned(),
-                source,
-            })?;
+        let held = self.is_held(id)?;
         if !held {
             note_failure(result, wanted);
             // `postsuper` leaves its renames to the system, but the journal is about to say that they are on disk.
