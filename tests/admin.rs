@@ -57,7 +57,7 @@ impl Host {
         let dir = self.dir.path().display();
         fs::create_dir(self.dir.path().join("etc")).expect("a directory");
         let text = format!(
-            "[store]\npath = \"{dir}/lib/posttls.db\"\n[link]\nkey_file = \"{dir}/etc/link.key\"\nbase_url = \"https://x.test\"\n\
+            "[senders]\ninternal = [\"*\"]\n[store]\npath = \"{dir}/lib/posttls.db\"\n[link]\nkey_file = \"{dir}/etc/link.key\"\nbase_url = \"https://x.test\"\n\
              [http]\nweb_user = \"daemon\"\n[mover]\nrun_dir = \"{dir}/run\"\n\
              [notification]\nfrom_address = \"a@x.test\"\nadmin_contact = \"b\"\n[log]\ntarget = \"stderr\"\n"
         );

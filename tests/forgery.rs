@@ -9,7 +9,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use common::Stage;
 use posttls::case::store::{NewCase, NewRecipient};
-use posttls::case::{CaseId, Failure, MessageKey, RecipientState};
+use posttls::case::{Asked, CaseId, Failure, MessageKey, RecipientState, Source};
 use posttls::link::Keys;
 use posttls::sandbox::{Instance, Mail};
 
@@ -255,6 +255,8 @@ fn a_case_that_is_not_quite_the_message_moves_nothing() {
                 subject: "forged".to_owned(),
                 message_id: None,
                 retry_until: None,
+                source: Source::Notice,
+                asked: Asked::Sender,
                 recipients: vec![NewRecipient {
                     address: "bob@plain.test".parse().expect("an address"),
                     failure: Failure::NotOffered,
@@ -262,9 +264,11 @@ fn a_case_that_is_not_quite_the_message_moves_nothing() {
                     detail: String::new(),
                     may_send: true,
                     state: RecipientState::Open,
+                    action: None,
+                    consent: None,
                 }],
             };
-            let id = stage.store().open_case(&case).expect("a case");
+            let id = stage.store().admit(&case).expect("a case").case;
             let url = format!("{}/c/{}", stage.sandbox.http(), keys.sign(id, now() + 60));
             let answer = stage.post(&url, &format!("action={action}"));
             assert_eq!(answer.status, 200, "{answer:?}");

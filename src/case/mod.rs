@@ -12,7 +12,8 @@ use crate::address::Address;
 use crate::postfix::QueueId;
 
 pub use state::{
-    Action, Actor, CaseState, Failure, MoveStep, Outcome, RecipientState, UnknownName,
+    Action, Actor, Asked, CaseState, Failure, MoveStep, News, Outcome, Passage, RecipientState,
+    Scope, Source, UnknownName,
 };
 
 /// The number of a case in the store, and in its links.
@@ -25,6 +26,16 @@ impl fmt::Display for CaseId {
         self.0.fmt(f)
     }
 }
+
+/// The number of a remembered choice in the store, and in links to revoke it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct ConsentId(pub i64);
+
+/// The number of a sender in the store, and in links to all of the sender's messages.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct SenderId(pub i64);
 
 /// What names one message for good. A queue ID alone does not: Postfix reuses it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -57,6 +68,14 @@ pub struct Case {
     pub opened_at: i64,
     /// When the sender's mail server took the notification, in Unix milliseconds.
     pub notified_at: Option<i64>,
+    /// How PostTLS came to know of the message.
+    pub source: Source,
+    /// Who is asked.
+    pub asked: Asked,
+    /// When it was closed, in Unix milliseconds.
+    pub closed_at: Option<i64>,
+    /// Why it was closed: the state of its recipients when they all ended alike, else "mixed".
+    pub closed_why: Option<String>,
 }
 
 /// A recipient of a case.
@@ -79,4 +98,12 @@ pub struct Recipient {
     pub may_send: bool,
     /// Where it stands.
     pub state: RecipientState,
+    /// Since when it is known to be stuck for TLS, in Unix milliseconds.
+    pub stuck_at: Option<i64>,
+    /// What the may instance did with it, once released.
+    pub passage: Option<Passage>,
+    /// When it did that, in Unix milliseconds.
+    pub passage_at: Option<i64>,
+    /// What the may instance or the remote server said about it.
+    pub passage_detail: Option<String>,
 }

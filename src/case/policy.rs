@@ -1,46 +1,133 @@
-//! What a sender is asked about (pure).
+//! What happens to a stuck recipient (pure): who is asked about it, what may be chosen, and what is done unasked.
 
-use super::{Failure, RecipientState};
-use crate::config::Offer;
+use super::{Action, Actor, Asked, Failure, RecipientState};
+use crate::config::{Offer, Unasked};
+use crate::domain::Domain;
 
-/// What the policy says of a recipient that failed with `failure`.
+/// What is known about a stuck recipient before anything is decided.
+#[derive(Debug, Clone, Copy)]
+pub struct Circumstances<'a> {
+    /// Why it is stuck.
+    pub failure: Failure,
+    /// Who is asked about the message.
+    pub asked: Asked,
+    /// What happens when nobody is.
+    pub unasked: Unasked,
+    /// The domain on the list of mandatory ones that the recipient's domain is within.
+    pub mandatory: Option<&'a Domain>,
+    /// Has the sender said to send to this recipient unencrypted when it fails like this?
+    pub consent: bool,
+}
+
+/// Why a verdict is as it is; the first that applies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ground {
+    /// The failure has nothing to do with TLS.
+    NotTls,
+    /// Something on our side is broken.
+    LocalFault,
+    /// The recipient's domain must be reached over TLS.
+    Mandatory,
+    /// The sender is not one who is asked.
+    Unasked,
+    /// The failure is one that must not, or may not by the configuration, be answered with plain text.
+    MayNotGo,
+    /// The sender has decided before.
+    Consent,
+    /// The sender is asked, and may choose everything.
+    Asked,
+}
+
+/// What the policy says of a recipient.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Verdict {
     /// The state that the recipient starts in.
     pub state: RecipientState,
-    /// May the sender choose to send unencrypted?
+    /// May it go unencrypted, if somebody who may decide wants that?
     pub may_send: bool,
+    /// What is done at once, and in whose name.
+    pub action: Option<(Action, Actor)>,
+    /// Why.
+    pub ground: Ground,
 }
 
-/// Judges one failure. Whatever the configuration says, local faults and failures that have nothing to do with TLS are
-/// not the sender's matter, and a message under REQUIRETLS is never offered in plain text.
-pub fn judge(failure: Failure, offer: &Offer) -> Verdict {
-    let state = if failure.is_senders_matter() {
-        RecipientState::Open
-    } else {
-        RecipientState::NotOffered
-    };
-    Verdict {
+/// Judges one recipient. Whatever the configuration says: local faults and failures that have nothing to do with TLS are
+/// not the sender's matter, a message under REQUIRETLS is never sent in plain text, nothing is to a mandatory
+/// domain, and nothing is deleted without anybody being told but where the configuration says "delete".
+pub fn judge(about: &Circumstances<'_>, offer: &Offer) -> Verdict {
+    let failure = about.failure;
+    let may_send =
+        about.mandatory.is_none() && failure.can_be_offered() && offer.failures.contains(&failure);
+    let verdict = |state, action, ground| Verdict {
         state,
-        may_send: failure.can_be_offered() && offer.failures.contains(&failure),
+        may_send,
+        action,
+        ground,
+    };
+    if !failure.is_senders_matter() {
+        let ground = if failure == Failure::LocalFault {
+            Ground::LocalFault
+        } else {
+            Ground::NotTls
+        };
+        return verdict(RecipientState::NotOffered, None, ground);
     }
+    let open = RecipientState::Open;
+    if about.asked == Asked::Nobody {
+        let action = match about.unasked {
+            Unasked::Release if may_send => Action::Send,
+            Unasked::Delete => Action::Delete,
+            Unasked::Keep | Unasked::Tell | Unasked::Release => Action::Keep,
+        };
+        let ground = if about.mandatory.is_some() {
+            Ground::Mandatory
+        } else {
+            Ground::Unasked
+        };
+        return verdict(open, Some((action, Actor::Policy)), ground);
+    }
+    if about.mandatory.is_some() {
+        let delete = Some((Action::Delete, Actor::Mandatory));
+        return verdict(open, delete, Ground::Mandatory);
+    }
+    if !may_send {
+        return verdict(open, None, Ground::MayNotGo);
+    }
+    // A certificate that is wrong today says nothing about one that is wrong tomorrow.
+    if about.consent && failure != Failure::Certificate {
+        let send = Some((Action::Send, Actor::Consent));
+        return verdict(open, send, Ground::Consent);
+    }
+    verdict(open, None, Ground::Asked)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    const EVERYTHING: &[Failure] = Failure::ALL;
+
+    fn offer(failures: &[Failure]) -> Offer {
+        Offer {
+            failures: failures.to_vec(),
+        }
+    }
+
+    fn about(failure: Failure) -> Circumstances<'static> {
+        Circumstances {
+            failure,
+            asked: Asked::Sender,
+            unasked: Unasked::Keep,
+            mandatory: None,
+            consent: false,
+        }
+    }
+
     #[test]
     fn only_what_is_configured_and_safe_may_go_unencrypted() {
-        let everything = Offer {
-            failures: Failure::ALL.to_vec(),
-        };
-        let nothing = Offer {
-            failures: Vec::new(),
-        };
         for failure in Failure::ALL {
-            assert!(!judge(*failure, &nothing).may_send);
-            let verdict = judge(*failure, &everything);
+            assert!(!judge(&about(*failure), &offer(&[])).may_send);
+            let verdict = judge(&about(*failure), &offer(EVERYTHING));
             let expected = match failure {
                 Failure::NotOffered
                 | Failure::Refused
@@ -50,6 +137,91 @@ mod tests {
                 Failure::LocalFault | Failure::NotTls => (RecipientState::NotOffered, false),
             };
             assert_eq!((verdict.state, verdict.may_send), expected, "{failure}");
+            assert_eq!(verdict.action, None);
+        }
+    }
+
+    #[test]
+    fn a_mandatory_domain_leaves_no_choice() {
+        let domain: Domain = "bank.test".parse().unwrap();
+        for failure in Failure::ALL {
+            for (asked, consent) in [
+                (Asked::Sender, false),
+                (Asked::Sender, true),
+                (Asked::Nobody, true),
+            ] {
+                for unasked in [
+                    Unasked::Keep,
+                    Unasked::Release,
+                    Unasked::Delete,
+                    Unasked::Tell,
+                ] {
+                    let about = Circumstances {
+                        asked,
+                        unasked,
+                        consent,
+                        mandatory: Some(&domain),
+                        ..about(*failure)
+                    };
+                    let verdict = judge(&about, &offer(EVERYTHING));
+                    assert!(!verdict.may_send);
+                    let action = verdict.action.map(|(action, _)| action);
+                    assert_ne!(action, Some(Action::Send));
+                    let expected = match asked {
+                        _ if !failure.is_senders_matter() => None,
+                        Asked::Sender => Some((Action::Delete, Actor::Mandatory)),
+                        // Who is not told must not lose mail: only the admin's own word deletes it.
+                        Asked::Nobody if unasked == Unasked::Delete => {
+                            Some((Action::Delete, Actor::Policy))
+                        }
+                        Asked::Nobody => Some((Action::Keep, Actor::Policy)),
+                    };
+                    assert_eq!(verdict.action, expected);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn mail_of_others_is_kept_unless_configured_otherwise() {
+        for (unasked, failure, expected) in [
+            (Unasked::Keep, Failure::NotOffered, Some(Action::Keep)),
+            (Unasked::Tell, Failure::NotOffered, Some(Action::Keep)),
+            (Unasked::Release, Failure::NotOffered, Some(Action::Send)),
+            (Unasked::Release, Failure::Certificate, Some(Action::Keep)),
+            (Unasked::Release, Failure::RequireTls, Some(Action::Keep)),
+            (Unasked::Delete, Failure::Certificate, Some(Action::Delete)),
+            (Unasked::Delete, Failure::NotTls, None),
+            (Unasked::Delete, Failure::LocalFault, None),
+        ] {
+            let about = Circumstances {
+                asked: Asked::Nobody,
+                unasked,
+                consent: true,
+                ..about(failure)
+            };
+            let verdict = judge(&about, &offer(&[Failure::NotOffered]));
+            assert_eq!(
+                verdict.action,
+                expected.map(|action| (action, Actor::Policy))
+            );
+        }
+    }
+
+    #[test]
+    fn a_remembered_choice_never_covers_certificates() {
+        for failure in Failure::ALL {
+            let about = Circumstances {
+                consent: true,
+                ..about(*failure)
+            };
+            let sends = judge(&about, &offer(EVERYTHING)).action.is_some();
+            let may = matches!(
+                failure,
+                Failure::NotOffered | Failure::Refused | Failure::HandshakeFailed
+            );
+            assert_eq!(sends, may, "{failure}");
+            assert_eq!(judge(&about, &offer(&[])).action, None);
         }
     }
 }

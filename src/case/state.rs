@@ -112,7 +112,11 @@ named! {
         Deleted = "deleted",
         /// Postfix finished with it by itself while the message was still queued: delivered over TLS after all.
         Delivered = "delivered",
-        /// No longer in the queue, and PostTLS did not remove it.
+        /// Postfix returned it to the sender: refused for good, or not delivered in time.
+        Returned = "returned",
+        /// Somebody else removed it from the queue.
+        Removed = "removed",
+        /// No longer in the queue, and nobody saw how it left.
         Gone = "gone",
         /// Not for the sender to decide.
         NotOffered = "not-offered",
@@ -123,6 +127,85 @@ impl RecipientState {
     /// May the sender choose now?
     pub fn is_open(self) -> bool {
         matches!(self, Self::Open | Self::Kept)
+    }
+
+    /// Has it left the queue without PostTLS?
+    pub fn has_left(self) -> bool {
+        matches!(
+            self,
+            Self::Delivered | Self::Returned | Self::Removed | Self::Gone
+        )
+    }
+}
+
+named! {
+    /// What the may instance did with a released recipient.
+    Passage {
+        /// Delivered over TLS after all.
+        Encrypted = "encrypted",
+        /// Delivered in plain text.
+        Clear = "clear",
+        /// Delivered; nobody saw whether over TLS.
+        Sent = "sent",
+        /// Not delivered yet: the may instance keeps trying.
+        Deferred = "deferred",
+        /// Returned to the sender.
+        Returned = "returned",
+        /// Removed from the may instance's queue by somebody.
+        Removed = "removed",
+    }
+}
+
+impl Passage {
+    /// Is this how it ended?
+    pub fn is_final(self) -> bool {
+        self != Self::Deferred
+    }
+}
+
+named! {
+    /// How PostTLS came to know of a message.
+    Source {
+        /// By Postfix's delay notice.
+        Notice = "notice",
+        /// A later attempt failed for TLS; seen in the queue.
+        Sweep = "sweep",
+        /// By a look through the whole queue.
+        Census = "census",
+    }
+}
+
+named! {
+    /// Who is asked about a message.
+    Asked {
+        /// Its sender.
+        Sender = "sender",
+        /// Nobody: the sender is not one of ours, or there is none. An admin may decide.
+        Nobody = "nobody",
+    }
+}
+
+named! {
+    /// What somebody is still to be told about a recipient.
+    News {
+        /// That it waits for a decision.
+        Stuck = "stuck",
+        /// That it was deleted, as its domain must be reached over TLS.
+        Mandatory = "mandatory",
+        /// That it was sent unencrypted by a remembered choice.
+        Consent = "consent",
+        /// That it was delivered securely after all.
+        Delivered = "delivered",
+    }
+}
+
+named! {
+    /// What a remembered choice is about.
+    Scope {
+        /// One recipient address.
+        Recipient = "recipient",
+        /// Every recipient of one domain.
+        Domain = "domain",
     }
 }
 
@@ -185,5 +268,11 @@ named! {
         Link = "link",
         /// An admin, by command.
         Admin = "admin",
+        /// The configuration: what is to be done with mail of senders who are not asked.
+        Policy = "policy",
+        /// The list of domains that must be reached over TLS.
+        Mandatory = "mandatory",
+        /// A choice that the sender made before, and wanted to be remembered.
+        Consent = "consent",
     }
 }

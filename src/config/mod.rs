@@ -4,7 +4,9 @@
 //! apart from meaning: this module knows names, types and ranges, and touches nothing that a key names.
 
 mod read;
+mod senders;
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -14,6 +16,9 @@ use url::Url;
 
 use crate::address::Address;
 use crate::case::Failure;
+use crate::domain::Domain;
+
+pub use senders::{SenderPattern, Senders, Unasked};
 
 /// The shipped example, with the default of every key.
 pub const DEFAULT_FILE: &str = include_str!("../../postfix-conf/posttls.toml");
@@ -36,8 +41,20 @@ pub struct Config {
     pub mover: Mover,
     /// The mail to the sender.
     pub notification: Notification,
+    /// Who is asked.
+    pub senders: Senders,
+    /// Choices that are remembered.
+    pub remember: Remember,
+    /// When senders are reminded.
+    pub reminders: Reminders,
+    /// How much mail senders get.
+    pub limits: Limits,
     /// What may be offered.
     pub offer: Offer,
+    /// How often the queue is looked at.
+    pub sweep: Sweep,
+    /// How long personal data is kept.
+    pub retention: Retention,
     /// Where the log goes.
     pub log: Log,
 }
@@ -122,6 +139,15 @@ pub struct Notification {
     pub smtp_timeout_seconds: u64,
     /// Overriding mail templates; empty for none.
     pub template_dir: PathBuf,
+    /// Language of mails to senders whose domain is not in [`Notification::languages`].
+    pub language: String,
+    /// Languages by the sender's domain.
+    pub languages: BTreeMap<Domain, String>,
+    /// Tell senders that a message was delivered after all?
+    pub tell_delivered: bool,
+    /// Whom mails to the admin go to.
+    #[serde(deserialize_with = "read::optional_address")]
+    pub admin_address: Option<Address>,
 }
 
 /// How the connection to the submission server is secured.
@@ -144,6 +170,54 @@ pub enum SmtpTls {
 pub struct Offer {
     /// Failures for which sending unencrypted is a choice.
     pub failures: Vec<Failure>,
+}
+
+/// `[remember]`
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Remember {
+    /// The most days that a choice is remembered; 0 for never.
+    pub days: u16,
+}
+
+/// `[reminders]`
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Reminders {
+    /// Hours after the notification, ascending.
+    pub after_hours: Vec<u32>,
+}
+
+/// `[limits]`
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Limits {
+    /// Notifications to a sender before they are gathered.
+    pub first: u32,
+    /// Minutes for which they are gathered.
+    pub window_minutes: u32,
+    /// The most mails to one sender in an hour.
+    pub per_sender_hour: u32,
+    /// The most mails to all senders in an hour.
+    pub per_hour: u32,
+}
+
+/// `[sweep]`
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Sweep {
+    /// Seconds between two sweeps.
+    pub seconds: u32,
+    /// Minutes between two looks through the whole queue; 0 for never.
+    pub census_minutes: u32,
+}
+
+/// `[retention]`
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Retention {
+    /// Days after which a closed case loses its personal data; 0 for never.
+    pub days: u16,
 }
 
 /// `[log]`
@@ -258,6 +332,32 @@ impl Config {
                 "notification.smtp_port",
                 "must be from 1 to 65535".to_owned(),
             ));
+        }
+        let hours = &self.reminders.after_hours;
+        if hours.len() > 10 || hours.contains(&0) || !hours.is_sorted_by(|a, b| a < b) {
+            return Err((
+                "reminders.after_hours",
+                "must be at most 10 whole hours, ascending, the first at least 1".to_owned(),
+            ));
+        }
+        for (key, value, least, most) in [
+            ("remember.days", u32::from(self.remember.days), 0, 365),
+            ("limits.first", self.limits.first, 1, 100),
+            ("limits.window_minutes", self.limits.window_minutes, 1, 1440),
+            (
+                "limits.per_sender_hour",
+                self.limits.per_sender_hour,
+                1,
+                10_000,
+            ),
+            ("limits.per_hour", self.limits.per_hour, 1, 1_000_000),
+            ("sweep.seconds", self.sweep.seconds, 1, 3600),
+            ("sweep.census_minutes", self.sweep.census_minutes, 0, 10_080),
+            ("retention.days", u32::from(self.retention.days), 0, 3650),
+        ] {
+            if !(least..=most).contains(&value) {
+                return Err((key, format!("must be from {least} to {most}")));
+            }
         }
         if let Some(kind) = self.offer.failures.iter().find(|kind| {
             matches!(

@@ -1,15 +1,29 @@
 //! From text to a [`Config`]: names, types and ranges, each error with its line and what would be right (pure).
 
+use serde::{Deserialize as _, Deserializer};
 use toml::{Table, Value};
 
 use super::{Config, DEFAULT_FILE};
+use crate::address::Address;
 
 /// Keys whose default can't be right for anyone.
-const REQUIRED: [(&str, &str); 3] = [
+const REQUIRED: [(&str, &str); 4] = [
+    ("senders", "internal"),
     ("link", "base_url"),
     ("notification", "from_address"),
     ("notification", "admin_contact"),
 ];
+
+/// Empty text is no address at all.
+pub(super) fn optional_address<'de, D: Deserializer<'de>>(
+    from: D,
+) -> Result<Option<Address>, D::Error> {
+    let text = String::deserialize(from)?;
+    if text.is_empty() {
+        return Ok(None);
+    }
+    text.parse().map(Some).map_err(serde::de::Error::custom)
+}
 
 /// Checks the text of a configuration file.
 pub(super) fn parse(text: &str) -> Result<Config, Problem> {
@@ -176,7 +190,7 @@ fn line_of(text: &str, section: &str, key: &str) -> Option<usize> {
 mod tests {
     use super::*;
 
-    const MINIMAL: &str = "[link]\nbase_url = \"https://x.example\"\n[notification]\nfrom_address = \"a@x.example\"\nadmin_contact = \"b\"\n";
+    const MINIMAL: &str = "senders.internal = [\"*\"]\n[link]\nbase_url = \"https://x.example\"\n[notification]\nfrom_address = \"a@x.example\"\nadmin_contact = \"b\"\n";
 
     #[test]
     fn the_shipped_example_is_a_whole_configuration() {
@@ -196,36 +210,36 @@ mod tests {
         let cases = [
             (
                 "[notification]\nsmtp_prot = 25\n",
-                Some(7),
+                Some(8),
                 "unknown key \"smtp_prot\" in [notification]; did you mean \"smtp_port\"?",
             ),
             (
                 "[sotre]\npath = \"/x\"\n",
-                Some(6),
+                Some(7),
                 "unknown section [sotre]; did you mean \"store\"?",
             ),
             (
                 "[http]\nlisten = \"nowhere\"\n",
-                Some(7),
+                Some(8),
                 "http.listen: invalid socket address syntax",
             ),
             ("[link]\nvalid_days = 366\n", None, "duplicate key"),
             (
                 "[mover]\nworkers = 0\n",
-                Some(7),
+                Some(8),
                 "mover.workers: must be from 1 to 64",
             ),
             (
                 "[offer]\nfailures = [\"not-tls\"]\n",
-                Some(7),
+                Some(8),
                 "offer.failures: not-tls can't be offered to senders",
             ),
             (
                 "[store]\npath = \"relative\"\n",
-                Some(7),
+                Some(8),
                 "store.path: \"relative\" must be an absolute path",
             ),
-            ("[log]\ntarget = \n", Some(7), ""),
+            ("[log]\ntarget = \n", Some(8), ""),
         ];
         for (text, line, message) in cases {
             let text = match text.strip_prefix("[notification]\n") {
@@ -243,7 +257,7 @@ mod tests {
     #[test]
     fn required_keys_are_asked_for() {
         assert!(
-            parse("")
+            parse("senders.internal = []")
                 .unwrap_err()
                 .message
                 .contains("link.base_url is missing")

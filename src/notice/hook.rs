@@ -16,12 +16,13 @@ use clap::Parser;
 use fail::fail_point;
 use log::{error, info, warn};
 
-use super::{Delivery, Notice, origin, parse};
+use super::{Delivery, Notice, NoticeRecipient, origin, parse};
 use crate::address::Address;
-use crate::case::store::{Claim, NewCase, NewRecipient, Store, StoreError};
-use crate::case::{Case, CaseId, Failure, MessageKey, RecipientState, policy};
+use crate::case::store::{Claim, Store, StoreError};
+use crate::case::{Case, CaseId, MessageKey, RecipientState, Source};
 use crate::config::{Config, ConfigError};
 use crate::exit::{self, Exit, abort_on_panic};
+use crate::intake::{self, Deferred, Found};
 use crate::link::{KeyFileError, Keys};
 use crate::notify::{self, SendError};
 use crate::postfix::QueueId;
@@ -179,58 +180,30 @@ fn is_own(notice: &Notice, double_bounce: &str) -> bool {
 
 /// Records the case.
 fn open(store: &Store, config: &Config, notice: &Notice) -> Result<CaseId, Trouble> {
-    let key = MessageKey {
-        queue_id: notice.queue_id.clone(),
-        sender: notice.sender.clone(),
-        arrival: notice.arrival,
-    };
-    let mut recipients = Vec::with_capacity(notice.recipients.len());
-    for deferred in &notice.recipients {
-        let failure = deferred.failure();
-        let verdict = policy::judge(failure, &config.offer);
-        info!(
-            "{}: to=<{}>, dsn={}, failure={failure}",
-            notice.queue_id, deferred.address, deferred.status
-        );
-        if failure == Failure::LocalFault {
-            let detail = deferred
-                .diagnostic
-                .as_ref()
-                .map_or("", |diagnostic| &diagnostic.text);
-            error!(
-                "{}: to=<{}>: TLS does not work on our side: {}",
-                notice.queue_id,
-                deferred.address,
-                text::readable(detail, 300)
-            );
-        }
-        recipients.push(NewRecipient {
-            address: deferred.address.clone(),
-            failure,
-            status: deferred.status.clone(),
-            detail: text::readable(
-                deferred
-                    .diagnostic
-                    .as_ref()
-                    .map_or("", |diagnostic| &diagnostic.text),
-                500,
-            ),
-            may_send: verdict.may_send,
-            state: verdict.state,
-        });
-    }
-    let case = NewCase {
-        key,
+    let recipients = &notice.recipients;
+    let found = Found {
+        key: MessageKey {
+            queue_id: notice.queue_id.clone(),
+            sender: notice.sender.clone(),
+            arrival: notice.arrival,
+        },
         subject: notice.original.subject.clone().unwrap_or_default(),
         message_id: notice.original.message_id.clone(),
-        retry_until: notice
-            .recipients
-            .iter()
-            .filter_map(|recipient| recipient.retry_until)
-            .min(),
-        recipients,
+        retry_until: recipients.iter().filter_map(|one| one.retry_until).min(),
+        source: Source::Notice,
+        deferred: recipients.iter().map(deferred).collect(),
     };
-    Ok(store.open_case(&case)?)
+    Ok(intake::admit(store, config, &found)?.case)
+}
+
+fn deferred(recipient: &NoticeRecipient) -> Deferred {
+    let detail = recipient.diagnostic.as_ref().map(|one| one.text.clone());
+    Deferred {
+        address: recipient.address.clone(),
+        failure: recipient.failure(),
+        status: recipient.status.clone(),
+        detail: detail.unwrap_or_default(),
+    }
 }
 
 /// Writes to the sender, unless that was done, or nobody is to be asked.

@@ -96,16 +96,19 @@ pub fn compose(
             may_send => recipient.may_send,
         }
     };
-    let (others, stuck): (Vec<&Recipient>, Vec<&Recipient>) = recipients
-        .iter()
-        .partition(|recipient| recipient.state == RecipientState::NotOffered);
+    let of = |wanted: fn(RecipientState) -> bool| {
+        let of = recipients.iter().filter(move |one| wanted(one.state));
+        of.map(|one| line(&one)).collect::<Vec<Value>>()
+    };
+    let stuck = of(RecipientState::is_open);
+    let others = of(|state| state == RecipientState::NotOffered);
     let values = context! {
         subject,
         sent => times(case.key.arrival),
         retry_until => case.retry_until.map(times),
-        stuck => stuck.iter().map(line).collect::<Vec<Value>>(),
-        others => others.iter().map(line).collect::<Vec<Value>>(),
-        may_send => stuck.iter().any(|recipient| recipient.may_send),
+        stuck,
+        others,
+        may_send => recipients.iter().any(|one| one.state.is_open() && one.may_send),
         link => context! {
             send => format!("{url}?choice=send"),
             delete => format!("{url}?choice=delete"),
@@ -234,7 +237,7 @@ fn reason(failure: Failure) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::case::{CaseId, CaseState, MessageKey};
+    use crate::case::{Asked, CaseId, CaseState, MessageKey, Source};
     use crate::config::Config;
     use proptest::prelude::*;
 
@@ -253,7 +256,14 @@ mod tests {
                 Failure::HandshakeFailed,
             ],
         };
-        let verdict = crate::case::policy::judge(failure, &offer);
+        let about = crate::case::policy::Circumstances {
+            failure,
+            asked: Asked::Sender,
+            unasked: crate::config::Unasked::Keep,
+            mandatory: None,
+            consent: false,
+        };
+        let verdict = crate::case::policy::judge(&about, &offer);
         Recipient {
             id: number,
             number,
@@ -263,6 +273,10 @@ mod tests {
             detail: "said so".to_owned(),
             may_send: verdict.may_send,
             state: verdict.state,
+            stuck_at: None,
+            passage: None,
+            passage_at: None,
+            passage_detail: None,
         }
     }
 
@@ -281,6 +295,10 @@ mod tests {
             state: CaseState::Open,
             opened_at: 0,
             notified_at: None,
+            source: Source::Notice,
+            asked: Asked::Sender,
+            closed_at: None,
+            closed_why: None,
         };
         let times = |seconds: i64| format!("[time {seconds}]");
         compose(

@@ -2,42 +2,11 @@
 
 use rusqlite::{OptionalExtension as _, Row, Transaction, params};
 
+use super::news::{forget, owe_if_told};
 use super::{Store, StoreError, now_ms, record};
 use crate::address::Address;
-use crate::case::{Case, CaseId, CaseState, Failure, MessageKey, Recipient, RecipientState};
+use crate::case::{Case, CaseId, CaseState, MessageKey, News, Recipient, RecipientState};
 use crate::postfix::QueueId;
-
-/// A case about to be opened.
-#[derive(Debug, Clone)]
-pub struct NewCase {
-    /// The message.
-    pub key: MessageKey,
-    /// Decoded subject.
-    pub subject: String,
-    /// `Message-ID` of the original.
-    pub message_id: Option<String>,
-    /// Until when Postfix keeps trying, in Unix seconds.
-    pub retry_until: Option<i64>,
-    /// The deferred recipients, in the order of the notice.
-    pub recipients: Vec<NewRecipient>,
-}
-
-/// A recipient of a case about to be opened.
-#[derive(Debug, Clone)]
-pub struct NewRecipient {
-    /// Address, as in the queue file.
-    pub address: Address,
-    /// Why it is stuck.
-    pub failure: Failure,
-    /// Status code.
-    pub status: String,
-    /// What Postfix or the remote server said.
-    pub detail: String,
-    /// May it go unencrypted?
-    pub may_send: bool,
-    /// The state to start in.
-    pub state: RecipientState,
-}
 
 /// Who may send the notification of a case.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,7 +19,7 @@ pub enum Claim {
     Elsewhere,
 }
 
-const CASE_COLUMNS: &str = "id, queue_id, sender, arrival, subject, message_id, retry_until, state, opened_at, notified_at";
+const CASE_COLUMNS: &str = "id, queue_id, sender, arrival, subject, message_id, retry_until, state, opened_at, notified_at, source, asked, closed_at, closed_why";
 
 fn case_of(row: &Row<'_>) -> rusqlite::Result<Case> {
     let sender: String = row.get(2)?;
@@ -67,66 +36,18 @@ fn case_of(row: &Row<'_>) -> rusqlite::Result<Case> {
         state: row.get(7)?,
         opened_at: row.get(8)?,
         notified_at: row.get(9)?,
+        source: row.get(10)?,
+        asked: row.get(11)?,
+        closed_at: row.get(12)?,
+        closed_why: row.get(13)?,
     })
 }
 
-fn sender_column(key: &MessageKey) -> &str {
+pub(super) fn sender_column(key: &MessageKey) -> &str {
     key.sender.as_ref().map_or("", Address::as_str)
 }
 
 impl Store {
-    /// Opens a case, or finds the one that a first copy of the same notice has opened. One case a message, ever.
-    ///
-    /// # Errors
-    /// When the store fails.
-    pub fn open_case(&self, new: &NewCase) -> Result<CaseId, StoreError> {
-        self.write("cannot record a case", |tx| {
-            let key = &new.key;
-            let known = tx
-                .prepare_cached("SELECT id FROM cases WHERE queue_id = ?1 AND arrival = ?2 AND sender = ?3")?
-                .query_row(params![key.queue_id, key.arrival, sender_column(key)], |row| row.get(0))
-                .optional()?;
-            if let Some(id) = known {
-                return Ok(id);
-            }
-            let open = new.recipients.iter().any(|recipient| recipient.state.is_open());
-            let state = if open { CaseState::Open } else { CaseState::Watched };
-            tx.prepare_cached(
-                "INSERT INTO cases (id, queue_id, sender, arrival, subject, message_id, retry_until, state, opened_at)
-                 VALUES (abs(random() / 2), ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
-            )?
-            .execute(params![
-                key.queue_id,
-                sender_column(key),
-                key.arrival,
-                new.subject,
-                new.message_id,
-                new.retry_until,
-                state,
-                now_ms()
-            ])?;
-            let id = CaseId(tx.last_insert_rowid());
-            let mut insert = tx.prepare_cached(
-                "INSERT INTO recipients (case_id, number, address, failure, status, detail, may_send, state)
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8) ON CONFLICT (case_id, address) DO NOTHING",
-            )?;
-            for (number, recipient) in (1i64..).zip(&new.recipients) {
-                insert.execute(params![
-                    id,
-                    number,
-                    recipient.address,
-                    recipient.failure,
-                    recipient.status,
-                    recipient.detail,
-                    recipient.may_send,
-                    recipient.state
-                ])?;
-            }
-            record(tx, id, "", "opened", &format!("{} recipients deferred, state {state}", new.recipients.len()))?;
-            Ok(id)
-        })
-    }
-
     /// Claims the right to send the notification of `case`. A claim older than `stale_ms` milliseconds is taken for
     /// that of a process that died.
     ///
@@ -170,6 +91,10 @@ impl Store {
             tx.execute(
                 "UPDATE cases SET notified_at = ?2, claimed_at = NULL WHERE id = ?1",
                 params![case, now_ms()],
+            )?;
+            tx.execute(
+                "DELETE FROM owed WHERE news = 'stuck' AND recipient_id IN (SELECT id FROM recipients WHERE case_id = ?1)",
+                [case],
             )?;
             record(tx, case, "", "notified", &format!("<{to}>"))
         });
@@ -230,8 +155,8 @@ impl Store {
         self.read("cannot read recipients", |connection| {
             connection
                 .prepare_cached(
-                    "SELECT id, number, address, failure, status, detail, may_send, state
-                     FROM recipients WHERE case_id = ?1 ORDER BY number",
+                    "SELECT id, number, address, failure, status, detail, may_send, state, stuck_at, passage, passage_at,
+                     passage_detail FROM recipients WHERE case_id = ?1 ORDER BY number",
                 )?
                 .query_map([case], |row| {
                     Ok(Recipient {
@@ -243,6 +168,10 @@ impl Store {
                         detail: row.get(5)?,
                         may_send: row.get(6)?,
                         state: row.get(7)?,
+                        stuck_at: row.get(8)?,
+                        passage: row.get(9)?,
+                        passage_at: row.get(10)?,
+                        passage_detail: row.get(11)?,
                     })
                 })?
                 .collect()
@@ -250,25 +179,25 @@ impl Store {
     }
 
     /// Records what was seen in the queue: recipients that wait for no decision any more. Only recipients that are
-    /// still open are touched, so that a decision made at the same moment stands.
+    /// still open or watched are touched, so that a decision made at the same moment stands.
     ///
     /// # Errors
     /// When the store fails.
     pub fn settle(&self, case: CaseId, seen: &[(i64, RecipientState)]) -> Result<(), StoreError> {
         self.write("cannot record what was seen in the queue", |tx| {
             for (recipient, state) in seen {
-                let changed = tx.execute(
-                    "UPDATE recipients SET state = ?2 WHERE id = ?1 AND state IN ('open', 'kept')",
-                    params![recipient, state],
-                )?;
+                let changed = tx
+                    .prepare_cached(
+                        "UPDATE recipients SET state = ?2 WHERE id = ?1 AND state IN ('open', 'kept', 'not-offered')",
+                    )?
+                    .execute(params![recipient, state])?;
                 if changed == 1 {
-                    record(
-                        tx,
-                        case,
-                        &address_of(tx, *recipient)?,
-                        state.as_str(),
-                        "seen in the queue",
-                    )?;
+                    let address = address_of(tx, *recipient)?;
+                    record(tx, case, &address, state.as_str(), "seen in the queue")?;
+                    let untold = forget(tx, *recipient, News::Stuck)?;
+                    if *state == RecipientState::Delivered && !untold {
+                        owe_if_told(tx, *recipient, News::Delivered)?;
+                    }
                 }
             }
             close_if_settled(tx, case)
@@ -281,13 +210,31 @@ pub(super) fn address_of(tx: &Transaction<'_>, recipient: i64) -> rusqlite::Resu
         .query_row([recipient], |row| row.get(0))
 }
 
-/// Closes a case in which nothing is left to decide or to do.
+/// Ends a case in which nothing is left to decide or to do, with the reason. While a recipient still waits that is not
+/// stuck for TLS it is watched on: it may yet be.
 pub(super) fn close_if_settled(tx: &Transaction<'_>, case: CaseId) -> rusqlite::Result<()> {
-    let closed = tx.execute(
-        "UPDATE cases SET state = 'closed' WHERE id = ?1 AND state = 'open' AND NOT EXISTS
-         (SELECT 1 FROM recipients WHERE case_id = ?1 AND state IN ('open', 'kept', 'releasing', 'deleting'))",
-        [case],
-    )?;
+    let (undecided, waiting): (bool, bool) = tx
+        .prepare_cached(
+            "SELECT ifnull(max(state IN ('open', 'kept', 'releasing', 'deleting')), 0),
+                    ifnull(max(state = 'not-offered'), 0) FROM recipients WHERE case_id = ?1",
+        )?
+        .query_row([case], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    if undecided {
+        return Ok(());
+    }
+    if waiting {
+        tx.prepare_cached("UPDATE cases SET state = 'watched', remind_at = NULL WHERE id = ?1")?
+            .execute([case])?;
+        return Ok(());
+    }
+    let closed = tx
+        .prepare_cached(
+            "UPDATE cases SET state = 'closed', closed_at = ?2, remind_at = NULL, closed_why =
+                 (SELECT CASE WHEN count(DISTINCT state) = 1 THEN max(state) ELSE 'mixed' END
+                  FROM recipients WHERE case_id = ?1)
+             WHERE id = ?1 AND state <> 'closed'",
+        )?
+        .execute(params![case, now_ms()])?;
     if closed == 1 {
         record(tx, case, "", "closed", "nothing is left to decide")
     } else {

@@ -4,8 +4,13 @@
 //! power failure. Every change of several rows is one transaction that takes the write lock at once (`IMMEDIATE`), so
 //! that no transaction has to be given up half-way.
 
+mod admission;
+mod alerts;
 mod cases;
+mod consents;
+mod mandatory;
 mod moves;
+mod news;
 
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -16,9 +21,15 @@ use rusqlite::types::{FromSql, FromSqlError, FromSqlResult, ToSqlOutput, ValueRe
 use rusqlite::{Connection, ErrorCode, OpenFlags, ToSql, Transaction, TransactionBehavior, params};
 use rusqlite_migration::{M, Migrations};
 
-use super::{Action, Actor, CaseId, CaseState, Failure, MoveStep, Outcome, RecipientState};
+use super::{
+    Action, Actor, Asked, CaseId, CaseState, ConsentId, Failure, MoveStep, News, Outcome, Passage,
+    RecipientState, Scope, SenderId, Source,
+};
 
-pub use cases::{Claim, NewCase, NewRecipient};
+pub use admission::{Admitted, NewCase, NewRecipient};
+pub use cases::Claim;
+pub use consents::{Consent, NewConsent};
+pub use mandatory::MandatoryDomain;
 pub use moves::{Decided, Move, MoveId, MoveRecipient};
 
 /// How long a statement waits for another process's transaction.
@@ -28,7 +39,10 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 const ODD_NOTICE_OCTETS: usize = 64 * 1024;
 const ODD_NOTICES: i64 = 100;
 
-const STEPS: &[M<'static>] = &[M::up(include_str!("schema.sql"))];
+const STEPS: &[M<'static>] = &[
+    M::up(include_str!("schema.sql")),
+    M::up(include_str!("life.sql")),
+];
 static MIGRATIONS: Migrations<'static> = Migrations::from_slice(STEPS);
 
 /// An open database.
@@ -282,25 +296,39 @@ macro_rules! text_column {
 text_column!(
     Action,
     Actor,
+    Asked,
     CaseState,
     Failure,
     MoveStep,
+    News,
     Outcome,
-    RecipientState
+    Passage,
+    RecipientState,
+    Scope,
+    Source
 );
-text_column!(crate::postfix::QueueId, crate::address::Address);
+text_column!(
+    crate::postfix::QueueId,
+    crate::address::Address,
+    crate::domain::Domain
+);
 
-impl ToSql for CaseId {
-    fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
-        Ok(self.0.into())
-    }
+/// Stores a numbered type as its number.
+macro_rules! number_column {
+    ($($name:ident),+) => { $(
+        impl ToSql for $name {
+            fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
+                Ok(self.0.into())
+            }
+        }
+        impl FromSql for $name {
+            fn column_result(value: ValueRef<'_>) -> FromSqlResult<Self> {
+                value.as_i64().map(Self)
+            }
+        }
+    )+ };
 }
-
-impl FromSql for CaseId {
-    fn column_result(value: ValueRef<'_>) -> FromSqlResult<Self> {
-        value.as_i64().map(Self)
-    }
-}
+number_column!(CaseId, ConsentId, SenderId);
 
 #[cfg(test)]
 mod tests;

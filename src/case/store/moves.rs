@@ -3,12 +3,13 @@
 //! A decision and the move that carries it out are recorded in one transaction; from then on the mover owes the move,
 //! however often it is killed. The journal says what is known to be on disk, never what is hoped for.
 
-use rusqlite::{OptionalExtension as _, Row, params};
+use rusqlite::{OptionalExtension as _, Row, Transaction, params};
 
 use super::cases::{address_of, close_if_settled};
+use super::news::{forget, owe, owe_if_told};
 use super::{Store, StoreError, now_ms, record};
 use crate::address::Address;
-use crate::case::{Action, Actor, CaseId, MoveStep, Outcome, RecipientState};
+use crate::case::{Action, Actor, CaseId, ConsentId, MoveStep, News, Outcome, RecipientState};
 
 /// The number of a move.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -67,53 +68,12 @@ impl Store {
         client: &str,
     ) -> Result<Decided, StoreError> {
         self.write("cannot record a decision", |tx| {
-            let now = now_ms();
-            let mut planned = None;
-            let mut outcomes = Vec::with_capacity(choices.len());
-            for (recipient, action) in choices {
-                let (state, may_send): (RecipientState, bool) = tx
-                    .prepare_cached("SELECT state, may_send FROM recipients WHERE id = ?1 AND case_id = ?2")?
-                    .query_row(params![recipient, case], |row| Ok((row.get(0)?, row.get(1)?)))?;
-                let outcome = match (state, action) {
-                    (RecipientState::Delivered, _) => Outcome::AlreadyDelivered,
-                    (RecipientState::Gone, _) => Outcome::AlreadyGone,
-                    (RecipientState::NotOffered, _) => Outcome::NotPossible,
-                    (RecipientState::Open | RecipientState::Kept, Action::Send) if !may_send => Outcome::NotPossible,
-                    (RecipientState::Open | RecipientState::Kept, Action::Keep) => Outcome::Kept,
-                    (RecipientState::Open | RecipientState::Kept, Action::Send | Action::Delete) => Outcome::Recorded,
-                    _ => Outcome::AlreadyDecided,
-                };
-                outcomes.push((*recipient, outcome));
-                let next = match (outcome, action) {
-                    (Outcome::Kept, _) => RecipientState::Kept,
-                    (Outcome::Recorded, Action::Send) => RecipientState::Releasing,
-                    (Outcome::Recorded, _) => RecipientState::Deleting,
-                    _ => continue,
-                };
-                tx.prepare_cached(
-                    "INSERT INTO decisions (recipient_id, action, actor, client, decided_at) VALUES (?1, ?2, ?3, ?4, ?5)",
-                )?
-                .execute(params![recipient, action, actor, client, now])?;
-                tx.prepare_cached("UPDATE recipients SET state = ?2 WHERE id = ?1")?.execute(params![recipient, next])?;
-                record(tx, case, &address_of(tx, *recipient)?, "decided", &format!("{action} by {actor} from {client}"))?;
-                if outcome != Outcome::Recorded {
-                    continue;
-                }
-                let id = match planned {
-                    Some(MoveId(id)) => id,
-                    None => {
-                        tx.execute(
-                            "INSERT INTO moves (case_id, step, begun_at, changed_at) VALUES (?1, 'planned', ?2, ?2)",
-                            params![case, now],
-                        )?;
-                        tx.last_insert_rowid()
-                    }
-                };
-                planned = Some(MoveId(id));
-                tx.prepare_cached("INSERT INTO move_recipients (move_id, recipient_id, action) VALUES (?1, ?2, ?3)")?
-                    .execute(params![id, recipient, action])?;
-            }
-            Ok(Decided { planned, outcomes })
+            let by = By {
+                actor,
+                client,
+                consent: None,
+            };
+            decide(tx, case, choices, &by)
         })
     }
 
@@ -269,6 +229,15 @@ impl Store {
                     params![done.id.0, recipient.id, outcome],
                 )?;
                 record(tx, done.case, recipient.address.as_str(), state.as_str(), detail)?;
+                let actor: Actor = tx
+                    .prepare_cached("SELECT actor FROM decisions WHERE recipient_id = ?1 AND action <> 'keep'")?
+                    .query_row([recipient.id], |row| row.get(0))?;
+                match (actor, outcome) {
+                    (Actor::Mandatory, Outcome::Deleted) => owe(tx, recipient.id, News::Mandatory)?,
+                    (Actor::Consent, Outcome::Released) => owe(tx, recipient.id, News::Consent)?,
+                    (_, Outcome::AlreadyDelivered) => owe_if_told(tx, recipient.id, News::Delivered)?,
+                    _ => {}
+                }
             }
             close_if_settled(tx, done.case)
         })
@@ -287,4 +256,89 @@ impl Store {
             record(tx, stopped.case, "", "conflict", why)
         })
     }
+}
+
+/// In whose name something is decided.
+pub(super) struct By<'a> {
+    pub actor: Actor,
+    /// The address that the decision came from; empty for one that nobody made just now.
+    pub client: &'a str,
+    pub consent: Option<ConsentId>,
+}
+
+/// [`Store::decide`], within a transaction.
+pub(super) fn decide(
+    tx: &Transaction<'_>,
+    case: CaseId,
+    choices: &[(i64, Action)],
+    by: &By<'_>,
+) -> rusqlite::Result<Decided> {
+    let now = now_ms();
+    let mut planned = None;
+    let mut outcomes = Vec::with_capacity(choices.len());
+    for (recipient, action) in choices {
+        let (state, may_send): (RecipientState, bool) = tx
+            .prepare_cached(
+                "SELECT state, may_send FROM recipients WHERE id = ?1 AND case_id = ?2",
+            )?
+            .query_row(params![recipient, case], |row| {
+                Ok((row.get(0)?, row.get(1)?))
+            })?;
+        let outcome = match (state, action) {
+            (RecipientState::Delivered, _) => Outcome::AlreadyDelivered,
+            (RecipientState::Gone | RecipientState::Returned | RecipientState::Removed, _) => {
+                Outcome::AlreadyGone
+            }
+            (RecipientState::NotOffered, _) => Outcome::NotPossible,
+            (RecipientState::Open | RecipientState::Kept, Action::Send) if !may_send => {
+                Outcome::NotPossible
+            }
+            (RecipientState::Open | RecipientState::Kept, Action::Keep) => Outcome::Kept,
+            (RecipientState::Open | RecipientState::Kept, Action::Send | Action::Delete) => {
+                Outcome::Recorded
+            }
+            _ => Outcome::AlreadyDecided,
+        };
+        outcomes.push((*recipient, outcome));
+        let next = match (outcome, action) {
+            (Outcome::Kept, _) => RecipientState::Kept,
+            (Outcome::Recorded, Action::Send) => RecipientState::Releasing,
+            (Outcome::Recorded, _) => RecipientState::Deleting,
+            _ => continue,
+        };
+        tx.prepare_cached(
+            "INSERT INTO decisions (recipient_id, action, actor, client, decided_at, consent_id)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+        )?
+        .execute(params![
+            recipient, action, by.actor, by.client, now, by.consent
+        ])?;
+        tx.prepare_cached("UPDATE recipients SET state = ?2 WHERE id = ?1")?
+            .execute(params![recipient, next])?;
+        forget(tx, *recipient, News::Stuck)?;
+        let from = if by.client.is_empty() {
+            String::new()
+        } else {
+            format!(" from {}", by.client)
+        };
+        let detail = format!("{action} by {}{from}", by.actor);
+        record(tx, case, &address_of(tx, *recipient)?, "decided", &detail)?;
+        if outcome != Outcome::Recorded {
+            continue;
+        }
+        let id = match planned {
+            Some(MoveId(id)) => id,
+            None => {
+                tx.prepare_cached("INSERT INTO moves (case_id, step, begun_at, changed_at) VALUES (?1, 'planned', ?2, ?2)")?
+                    .execute(params![case, now])?;
+                tx.last_insert_rowid()
+            }
+        };
+        planned = Some(MoveId(id));
+        tx.prepare_cached(
+            "INSERT INTO move_recipients (move_id, recipient_id, action) VALUES (?1, ?2, ?3)",
+        )?
+        .execute(params![id, recipient, action])?;
+    }
+    Ok(Decided { planned, outcomes })
 }

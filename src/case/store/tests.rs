@@ -17,6 +17,8 @@ fn new_case(queue_id: &str, arrival: i64) -> NewCase {
         detail: String::new(),
         may_send,
         state,
+        action: None,
+        consent: None,
     };
     NewCase {
         key: MessageKey {
@@ -27,6 +29,8 @@ fn new_case(queue_id: &str, arrival: i64) -> NewCase {
         subject: String::new(),
         message_id: None,
         retry_until: None,
+        source: Source::Notice,
+        asked: Asked::Sender,
         recipients: vec![
             recipient("one@x.test", RecipientState::Open, true),
             recipient("two@x.test", RecipientState::Open, false),
@@ -38,9 +42,9 @@ fn new_case(queue_id: &str, arrival: i64) -> NewCase {
 #[test]
 fn one_case_a_message_and_another_one_when_postfix_uses_the_queue_id_again() {
     let (_directory, store) = store();
-    let first = store.open_case(&new_case("ABCDEF1", 100)).unwrap();
-    assert_eq!(store.open_case(&new_case("ABCDEF1", 100)).unwrap(), first);
-    let second = store.open_case(&new_case("ABCDEF1", 200)).unwrap();
+    let first = store.admit(&new_case("ABCDEF1", 100)).unwrap().case;
+    assert_eq!(store.admit(&new_case("ABCDEF1", 100)).unwrap().case, first);
+    let second = store.admit(&new_case("ABCDEF1", 200)).unwrap().case;
     assert_ne!(second, first);
     let newest = store.cases_of(&"ABCDEF1".parse().unwrap()).unwrap();
     assert_eq!(newest.len(), 2);
@@ -49,7 +53,7 @@ fn one_case_a_message_and_another_one_when_postfix_uses_the_queue_id_again() {
 #[test]
 fn no_number_of_a_case_comes_again_in_another_database() {
     let numbers: std::collections::BTreeSet<_> = (0..20)
-        .map(|_| store().1.open_case(&new_case("ABCDEF1", 100)).unwrap())
+        .map(|_| store().1.admit(&new_case("ABCDEF1", 100)).unwrap().case)
         .collect();
     assert_eq!(numbers.len(), 20);
     assert!(numbers.iter().all(|id| id.0 >= 0));
@@ -58,7 +62,7 @@ fn no_number_of_a_case_comes_again_in_another_database() {
 #[test]
 fn the_first_final_decision_wins_and_is_planned_with_its_move() {
     let (_directory, store) = store();
-    let case = store.open_case(&new_case("ABCDEF1", 100)).unwrap();
+    let case = store.admit(&new_case("ABCDEF1", 100)).unwrap().case;
     let ids: Vec<i64> = store
         .recipients(case)
         .unwrap()
@@ -99,8 +103,8 @@ fn the_first_final_decision_wins_and_is_planned_with_its_move() {
 #[test]
 fn a_decision_about_a_stranger_records_nothing() {
     let (_directory, store) = store();
-    let case = store.open_case(&new_case("ABCDEF1", 100)).unwrap();
-    let other = store.open_case(&new_case("ABCDEF2", 100)).unwrap();
+    let case = store.admit(&new_case("ABCDEF1", 100)).unwrap().case;
+    let other = store.admit(&new_case("ABCDEF2", 100)).unwrap().case;
     let stranger = store.recipients(other).unwrap()[0].id;
     let own = store.recipients(case).unwrap()[0].id;
     let both = [(own, Action::Send), (stranger, Action::Send)];
@@ -115,7 +119,7 @@ fn a_decision_about_a_stranger_records_nothing() {
 #[test]
 fn one_process_at_a_time_writes_to_the_sender() {
     let (_directory, store) = store();
-    let case = store.open_case(&new_case("ABCDEF1", 100)).unwrap();
+    let case = store.admit(&new_case("ABCDEF1", 100)).unwrap().case;
     let claim = |stale| store.claim_notification(case, stale).unwrap();
     assert_eq!(claim(10_000), Claim::Yours);
     assert_eq!(claim(10_000), Claim::Elsewhere);
@@ -135,7 +139,7 @@ fn one_process_at_a_time_writes_to_the_sender() {
 #[test]
 fn history_is_only_added_to() {
     let (_directory, store) = store();
-    let case = store.open_case(&new_case("ABCDEF1", 100)).unwrap();
+    let case = store.admit(&new_case("ABCDEF1", 100)).unwrap().case;
     assert_eq!(store.events(case).unwrap()[0].what, "opened");
     for sql in ["UPDATE events SET what = 'x'", "DELETE FROM events"] {
         assert!(store.lock().execute(sql, []).is_err(), "{sql}");

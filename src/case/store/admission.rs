@@ -1,0 +1,206 @@
+//! How recipients come into the store: with a new case, or into the one that their message has already.
+
+use rusqlite::{OptionalExtension as _, Transaction, params};
+
+use super::cases::sender_column;
+use super::moves::{By, decide};
+use super::news::owe;
+use super::{Store, StoreError, now_ms, record};
+use crate::address::Address;
+use crate::case::{
+    Action, Actor, Asked, CaseId, CaseState, ConsentId, Failure, MessageKey, News, RecipientState,
+    Source,
+};
+use crate::domain::Domain;
+
+/// A message of which recipients are stuck.
+#[derive(Debug, Clone)]
+pub struct NewCase {
+    /// The message.
+    pub key: MessageKey,
+    /// Decoded subject.
+    pub subject: String,
+    /// `Message-ID` of the original.
+    pub message_id: Option<String>,
+    /// Until when Postfix keeps trying, in Unix seconds.
+    pub retry_until: Option<i64>,
+    /// How PostTLS came to know of it.
+    pub source: Source,
+    /// Who is asked.
+    pub asked: Asked,
+    /// The deferred recipients, in the order in which they are to be shown.
+    pub recipients: Vec<NewRecipient>,
+}
+
+/// A recipient about to be recorded.
+#[derive(Debug, Clone)]
+pub struct NewRecipient {
+    /// Address, as in the queue file.
+    pub address: Address,
+    /// Why it is stuck.
+    pub failure: Failure,
+    /// Status code.
+    pub status: String,
+    /// What Postfix or the remote server said.
+    pub detail: String,
+    /// May it go unencrypted?
+    pub may_send: bool,
+    /// The state to start in.
+    pub state: RecipientState,
+    /// What is done at once, and in whose name; decided in the same transaction.
+    pub action: Option<(Action, Actor)>,
+    /// The remembered choice behind that.
+    pub consent: Option<ConsentId>,
+}
+
+/// What became of an admission.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Admitted {
+    /// The message's case.
+    pub case: CaseId,
+    /// The recipients that were not known before, or are now known to be stuck for TLS.
+    pub fresh: Vec<Address>,
+}
+
+impl Store {
+    /// Opens a case, or lets recipients join the one that their message has: one case a message, ever. A recipient that
+    /// is known as stuck, decided or done with stays as it is, so the same notice twice changes nothing.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub fn admit(&self, new: &NewCase) -> Result<Admitted, StoreError> {
+        self.write("cannot record a case", |tx| {
+            let key = &new.key;
+            let known = tx
+                .prepare_cached("SELECT id FROM cases WHERE queue_id = ?1 AND arrival = ?2 AND sender = ?3")?
+                .query_row(params![key.queue_id, key.arrival, sender_column(key)], |row| row.get(0))
+                .optional()?;
+            let (case, is_new) = match known {
+                Some(case) => (case, false),
+                None => (insert_case(tx, new)?, true),
+            };
+            let mut fresh = Vec::new();
+            for recipient in &new.recipients {
+                if admit_recipient(tx, case, new.asked, recipient)? {
+                    fresh.push(recipient.address.clone());
+                }
+            }
+            let open: bool = tx
+                .prepare_cached(
+                    "SELECT EXISTS (SELECT 1 FROM recipients WHERE case_id = ?1
+                     AND state IN ('open', 'kept', 'releasing', 'deleting'))",
+                )?
+                .query_row([case], |row| row.get(0))?;
+            let state = if open { CaseState::Open } else { CaseState::Watched };
+            if is_new || open && !fresh.is_empty() {
+                tx.prepare_cached(
+                    "UPDATE cases SET state = ?2, closed_at = NULL, closed_why = NULL WHERE id = ?1",
+                )?
+                .execute(params![case, state])?;
+            }
+            if is_new {
+                let count = new.recipients.len();
+                let detail = format!("{count} recipients deferred, state {state}, by {}", new.source);
+                record(tx, case, "", "opened", &detail)?;
+            }
+            Ok(Admitted { case, fresh })
+        })
+    }
+}
+
+fn insert_case(tx: &Transaction<'_>, new: &NewCase) -> rusqlite::Result<CaseId> {
+    let key = &new.key;
+    tx.prepare_cached(
+        "INSERT INTO cases (id, queue_id, sender, arrival, subject, message_id, retry_until, state, opened_at, source, asked)
+         VALUES (abs(random() / 2), ?1, ?2, ?3, ?4, ?5, ?6, 'watched', ?7, ?8, ?9)",
+    )?
+    .execute(params![
+        key.queue_id,
+        sender_column(key),
+        key.arrival,
+        new.subject,
+        new.message_id,
+        new.retry_until,
+        now_ms(),
+        new.source,
+        new.asked,
+    ])?;
+    Ok(CaseId(tx.last_insert_rowid()))
+}
+
+/// Whether the recipient is new, or was only watched until now.
+fn admit_recipient(
+    tx: &Transaction<'_>,
+    case: CaseId,
+    asked: Asked,
+    new: &NewRecipient,
+) -> rusqlite::Result<bool> {
+    let domain = Domain::of(&new.address);
+    let stuck = new.failure != Failure::NotTls;
+    let stuck_at = stuck.then(now_ms);
+    let known: Option<(i64, RecipientState, Failure)> = tx
+        .prepare_cached(
+            "SELECT id, state, failure FROM recipients WHERE case_id = ?1 AND address = ?2",
+        )?
+        .query_row(params![case, new.address], |row| {
+            Ok((row.get(0)?, row.get(1)?, row.get(2)?))
+        })
+        .optional()?;
+    let id = match known {
+        Some((id, RecipientState::NotOffered, failure)) if failure != new.failure => {
+            tx.prepare_cached(
+                "UPDATE recipients SET failure = ?2, status = ?3, detail = ?4, may_send = ?5, state = ?6,
+                 stuck_at = coalesce(stuck_at, ?7) WHERE id = ?1",
+            )?
+            .execute(params![
+                id,
+                new.failure,
+                new.status,
+                new.detail,
+                new.may_send,
+                new.state,
+                stuck_at
+            ])?;
+            if new.state != RecipientState::NotOffered {
+                let detail = format!("{failure} before, now {}", new.failure);
+                record(tx, case, new.address.as_str(), "stuck", &detail)?;
+            }
+            id
+        }
+        Some(_) => return Ok(false),
+        None => {
+            tx.prepare_cached(
+                "INSERT INTO recipients (case_id, number, address, failure, status, detail, may_send, state, domain, stuck_at)
+                 VALUES (?1, (SELECT coalesce(max(number), 0) + 1 FROM recipients WHERE case_id = ?1),
+                         ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
+            )?
+            .execute(params![
+                case,
+                new.address,
+                new.failure,
+                new.status,
+                new.detail,
+                new.may_send,
+                new.state,
+                domain.as_ref().map_or("", Domain::as_str),
+                stuck_at,
+            ])?;
+            tx.last_insert_rowid()
+        }
+    };
+    match new.action {
+        Some((action, actor)) => {
+            let by = By {
+                actor,
+                client: "",
+                consent: new.consent,
+            };
+            decide(tx, case, &[(id, action)], &by)?;
+        }
+        None if new.state == RecipientState::Open && asked == Asked::Sender => {
+            owe(tx, id, News::Stuck)?;
+        }
+        None => {}
+    }
+    Ok(true)
+}

@@ -1,0 +1,162 @@
+//! From what was found stuck to what the store knows: the policy is applied, and what it decides is decided, in one
+//! transaction. The hook, the sweep and the census all come this way, so that all judge alike.
+
+use log::{error, info};
+
+use crate::address::Address;
+use crate::case::policy::{self, Circumstances, Ground, Verdict};
+use crate::case::store::{Admitted, NewCase, NewRecipient, Store, StoreError};
+use crate::case::{Actor, Asked, ConsentId, Failure, MessageKey, Source};
+use crate::config::{Config, Unasked};
+use crate::domain::Domain;
+use crate::text;
+
+/// Characters kept of what Postfix or a server said.
+const MAX_DETAIL: usize = 500;
+
+/// A message of which recipients were found deferred.
+#[derive(Debug, Clone)]
+pub struct Found {
+    /// The message.
+    pub key: MessageKey,
+    /// Decoded subject.
+    pub subject: String,
+    /// `Message-ID` of the original.
+    pub message_id: Option<String>,
+    /// Until when Postfix keeps trying, in Unix seconds.
+    pub retry_until: Option<i64>,
+    /// How it was found.
+    pub source: Source,
+    /// Its deferred recipients.
+    pub deferred: Vec<Deferred>,
+}
+
+/// A deferred recipient.
+#[derive(Debug, Clone)]
+pub struct Deferred {
+    /// Address, as in the queue file.
+    pub address: Address,
+    /// Why.
+    pub failure: Failure,
+    /// Status code (RFC 3463).
+    pub status: String,
+    /// What Postfix or the remote server said.
+    pub detail: String,
+}
+
+/// What the policy says of one recipient, and what it was told about it.
+#[derive(Debug, Clone)]
+pub struct Judged {
+    /// Who is asked about mail of this sender.
+    pub asked: Asked,
+    /// What happens to mail of senders who are not asked.
+    pub unasked: Unasked,
+    /// The mandatory domain that the recipient's domain is within.
+    pub mandatory: Option<Domain>,
+    /// The remembered choice that applies.
+    pub consent: Option<ConsentId>,
+    /// The verdict.
+    pub verdict: Verdict,
+}
+
+/// Asks the store for what the policy must know, and judges.
+///
+/// # Errors
+/// When the store fails.
+pub fn judge(
+    store: &Store,
+    config: &Config,
+    sender: Option<&Address>,
+    recipient: &Address,
+    failure: Failure,
+) -> Result<Judged, StoreError> {
+    let (asked, unasked) = config.senders.judge(sender);
+    let mandatory = match Domain::of(recipient) {
+        Some(domain) => store.mandatory_for(&domain)?,
+        None => None,
+    };
+    let consent = match sender {
+        Some(sender) if config.remember.days > 0 => {
+            store.consent_for(sender, recipient, failure)?
+        }
+        _ => None,
+    };
+    let about = Circumstances {
+        failure,
+        asked,
+        unasked,
+        mandatory: mandatory.as_ref(),
+        consent: consent.is_some(),
+    };
+    let verdict = policy::judge(&about, &config.offer);
+    Ok(Judged {
+        asked,
+        unasked,
+        mandatory,
+        consent,
+        verdict,
+    })
+}
+
+/// Records what was found, with what the policy decides about it.
+///
+/// # Errors
+/// When the store fails; then nothing was recorded.
+pub fn admit(store: &Store, config: &Config, found: &Found) -> Result<Admitted, StoreError> {
+    let sender = found.key.sender.as_ref();
+    let queue_id = &found.key.queue_id;
+    let (asked, _) = config.senders.judge(sender);
+    let mut recipients = Vec::with_capacity(found.deferred.len());
+    let mut tell = None;
+    for deferred in &found.deferred {
+        let judged = judge(store, config, sender, &deferred.address, deferred.failure)?;
+        let verdict = judged.verdict;
+        if verdict.ground == Ground::Unasked && judged.unasked == Unasked::Tell {
+            tell = Some(&deferred.address);
+        }
+        recipients.push(NewRecipient {
+            address: deferred.address.clone(),
+            failure: deferred.failure,
+            status: deferred.status.clone(),
+            detail: text::readable(&deferred.detail, MAX_DETAIL),
+            may_send: verdict.may_send,
+            state: verdict.state,
+            action: verdict.action,
+            consent: judged
+                .consent
+                .filter(|_| matches!(verdict.action, Some((_, Actor::Consent)))),
+        });
+    }
+    let admitted = store.admit(&NewCase {
+        key: found.key.clone(),
+        subject: found.subject.clone(),
+        message_id: found.message_id.clone(),
+        retry_until: found.retry_until,
+        source: found.source,
+        asked,
+        recipients,
+    })?;
+    for deferred in &found.deferred {
+        let (to, failure) = (&deferred.address, deferred.failure);
+        if !admitted.fresh.contains(to) {
+            continue;
+        }
+        info!(
+            "{queue_id}: to=<{to}>, dsn={}, failure={failure}, source={}",
+            deferred.status, found.source
+        );
+        if failure == Failure::LocalFault {
+            let detail = text::readable(&deferred.detail, 300);
+            error!("{queue_id}: to=<{to}>: TLS does not work on our side: {detail}");
+            // Without what differs from recipient to recipient: one cause, one mail.
+            let cause = format!("local fault: {detail}");
+            store.raise_alert(&cause, &format!("{queue_id}: to=<{to}>"))?;
+        }
+    }
+    if let Some(to) = tell.filter(|_| !admitted.fresh.is_empty()) {
+        let from = sender.map_or("", Address::as_str);
+        let detail = format!("{queue_id}: from=<{from}>, to=<{to}>");
+        store.raise_alert("stuck mail of senders who are not asked", &detail)?;
+    }
+    Ok(admitted)
+}
