@@ -1,6 +1,6 @@
-//! The link that opens a case: a token signed with HMAC-SHA256.
+//! The link that opens a case (or all cases of a sender, or a remembered choice): a token signed with HMAC-SHA256.
 //!
-//! A token is base64url of: version (1 octet), key number (2), case ID (8), expiry in Unix seconds (8), and the first
+//! A token is base64url of: version (1 octet; it also says what is opened), key number (2), ID (8), expiry in Unix seconds (8), and the first
 //! 20 octets of HMAC-SHA256 over all of these. The token is the only secret that a sender holds: who has it may decide
 //! this one case, until it expires. Keys rotate by number: the first key of the file signs, every key of it verifies.
 //! A forged token and one for a case that does not exist must look the same from outside; [`LinkError`] tells them
@@ -15,14 +15,38 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 
-use crate::case::CaseId;
+use crate::case::{CaseId, ConsentId, SenderId};
 
-const VERSION: u8 = 1;
 const SIGNED: usize = 1 + 2 + 8 + 8;
 const SIGNATURE: usize = 20;
 
 /// Octets of a signing key (RFC 2104 section 3 advises the length of the hash).
 pub const KEY_OCTETS: usize = 32;
+
+/// What a link can open. The version octet is signed, so a link to one thing never opens another.
+pub trait Linked: Copy {
+    /// The first octet of its tokens.
+    const VERSION: u8;
+    /// From its number.
+    fn from_number(number: i64) -> Self;
+    /// Its number.
+    fn number(self) -> i64;
+}
+
+macro_rules! linked {
+    ($($name:ident = $version:literal),+) => { $(
+        impl Linked for $name {
+            const VERSION: u8 = $version;
+            fn from_number(number: i64) -> Self {
+                Self(number)
+            }
+            fn number(self) -> i64 {
+                self.0
+            }
+        }
+    )+ };
+}
+linked!(CaseId = 1, SenderId = 2, ConsentId = 3);
 
 /// The signing keys.
 #[derive(Clone)]
@@ -44,9 +68,9 @@ pub enum LinkError {
     /// Not the form of a token.
     #[error("not a token")]
     Malformed,
-    /// A token of another version of PostTLS.
-    #[error("token version {0}, this PostTLS knows {VERSION}")]
-    Version(u8),
+    /// A token of another version of PostTLS, or one that opens something else.
+    #[error("token version {0}, expected {1}")]
+    Version(u8, u8),
     /// Signed with a key that the key file no longer has.
     #[error("token signed with key {0}, which the key file does not have")]
     UnknownKey(u16),
@@ -54,8 +78,8 @@ pub enum LinkError {
     #[error("token with a wrong signature")]
     Forged,
     /// Genuine, but too old.
-    #[error("token of case {0} has expired")]
-    Expired(CaseId),
+    #[error("token of {0} has expired")]
+    Expired(i64),
 }
 
 /// What is wrong with a key file.
@@ -118,23 +142,23 @@ impl Keys {
         format!("{number} {hex}\n")
     }
 
-    /// Makes the token that opens `case` until `expiry` (Unix seconds).
-    pub fn sign(&self, case: CaseId, expiry: i64) -> String {
+    /// Makes the token that opens `id` until `expiry` (Unix seconds).
+    pub fn sign<T: Linked>(&self, id: T, expiry: i64) -> String {
         let (number, key) = &self.keys[0];
-        let mut token = vec![VERSION];
+        let mut token = vec![T::VERSION];
         token.extend_from_slice(&number.to_be_bytes());
-        token.extend_from_slice(&case.0.to_be_bytes());
+        token.extend_from_slice(&id.number().to_be_bytes());
         token.extend_from_slice(&expiry.to_be_bytes());
         let signature = mac(key, &token).finalize().into_bytes();
         token.extend_from_slice(&signature[..SIGNATURE]);
         URL_SAFE_NO_PAD.encode(token)
     }
 
-    /// The case that `token` opens at the time `now` (Unix seconds).
+    /// What `token` opens at the time `now` (Unix seconds).
     ///
     /// # Errors
     /// See [`LinkError`]. An expired token is told from a forged one only after its signature was found right.
-    pub fn verify(&self, token: &str, now: i64) -> Result<CaseId, LinkError> {
+    pub fn verify<T: Linked>(&self, token: &str, now: i64) -> Result<T, LinkError> {
         let octets = URL_SAFE_NO_PAD
             .decode(token)
             .map_err(|_| LinkError::Malformed)?;
@@ -144,8 +168,8 @@ impl Keys {
         if signature.len() != SIGNATURE {
             return Err(LinkError::Malformed);
         }
-        if signed[0] != VERSION {
-            return Err(LinkError::Version(signed[0]));
+        if signed[0] != T::VERSION {
+            return Err(LinkError::Version(signed[0], T::VERSION));
         }
         let number = u16::from_be_bytes([signed[1], signed[2]]);
         let (_, key) = self
@@ -156,11 +180,11 @@ impl Keys {
         mac(key, signed)
             .verify_truncated_left(signature)
             .map_err(|_| LinkError::Forged)?;
-        let case = CaseId(number_at(signed, 3)?);
+        let id = number_at(signed, 3)?;
         if number_at(signed, 11)? < now {
-            return Err(LinkError::Expired(case));
+            return Err(LinkError::Expired(id));
         }
-        Ok(case)
+        Ok(T::from_number(id))
     }
 }
 
@@ -234,7 +258,32 @@ mod tests {
     fn an_old_key_still_opens_and_a_removed_one_does_not() {
         let token = keys(&[1]).sign(CaseId(5), 100);
         assert_eq!(keys(&[2, 1]).verify(&token, 50), Ok(CaseId(5)));
-        assert_eq!(keys(&[2]).verify(&token, 50), Err(LinkError::UnknownKey(1)));
+        assert_eq!(
+            keys(&[2]).verify::<CaseId>(&token, 50),
+            Err(LinkError::UnknownKey(1))
+        );
+    }
+
+    #[test]
+    fn a_link_to_one_thing_opens_nothing_else() {
+        let keys = keys(&[1]);
+        assert_eq!(
+            keys.verify(&keys.sign(SenderId(5), 100), 50),
+            Ok(SenderId(5))
+        );
+        for token in [keys.sign(SenderId(5), 100), keys.sign(ConsentId(5), 100)] {
+            assert!(matches!(
+                keys.verify::<CaseId>(&token, 50),
+                Err(LinkError::Version(..))
+            ));
+        }
+        let mut octets = URL_SAFE_NO_PAD.decode(keys.sign(CaseId(5), 100)).unwrap();
+        octets[0] = 2;
+        let changed = URL_SAFE_NO_PAD.encode(octets);
+        assert_eq!(
+            keys.verify::<SenderId>(&changed, 50),
+            Err(LinkError::Forged)
+        );
     }
 
     #[test]
@@ -243,7 +292,7 @@ mod tests {
         assert_eq!(keys(&[1]).verify(&token, 100), Ok(CaseId(5)));
         assert_eq!(
             keys(&[1]).verify(&token, 101),
-            Err(LinkError::Expired(CaseId(5)))
+            Err::<CaseId, _>(LinkError::Expired(5))
         );
     }
 
@@ -254,7 +303,7 @@ mod tests {
         };
         assert_eq!(
             other.verify(&keys(&[1]).sign(CaseId(5), 100), 50),
-            Err(LinkError::Forged)
+            Err::<CaseId, _>(LinkError::Forged)
         );
     }
 
@@ -270,12 +319,12 @@ mod tests {
             let token = keys(&[1]).sign(CaseId(case), i64::MAX);
             let mut octets = URL_SAFE_NO_PAD.decode(token).unwrap();
             octets[bit / 8] ^= 1 << (bit % 8);
-            prop_assert!(keys(&[1]).verify(&URL_SAFE_NO_PAD.encode(octets), 0).is_err());
+            prop_assert!(keys(&[1]).verify::<CaseId>(&URL_SAFE_NO_PAD.encode(octets), 0).is_err());
         }
 
         #[test]
         fn any_text_is_an_error(text in ".*") {
-            prop_assert!(keys(&[1]).verify(&text, 0).is_err());
+            prop_assert!(keys(&[1]).verify::<CaseId>(&text, 0).is_err());
         }
     }
 }

@@ -225,7 +225,7 @@ fn mistakes_in_the_configuration_are_named_with_line_and_suggestion() {
     for (broken, wanted) in [
         (
             good.replace("key_file", "keyfile"),
-            ":4: unknown key \"keyfile\" in [link]; did you mean \"key_file\"?",
+            ":6: unknown key \"keyfile\" in [link]; did you mean \"key_file\"?",
         ),
         (
             good.replace("[mover]", "[moover]"),

@@ -402,9 +402,21 @@ impl Config {
 
     /// The address of a case's page.
     pub fn case_url(&self, token: &str) -> String {
-        format!(
-            "{}/c/{token}",
-            self.link.base_url.as_str().trim_end_matches('/')
-        )
+        self.url("c", token)
+    }
+
+    /// The address of the page with all cases of a sender.
+    pub fn sender_url(&self, token: &str) -> String {
+        self.url("s", token)
+    }
+
+    /// The address of the page on which a remembered choice is revoked.
+    pub fn consent_url(&self, token: &str) -> String {
+        self.url("r", token)
+    }
+
+    fn url(&self, page: &str, token: &str) -> String {
+        let base = self.link.base_url.as_str().trim_end_matches('/');
+        format!("{base}/{page}/{token}")
     }
 }

@@ -11,6 +11,7 @@ mod consents;
 mod mandatory;
 mod moves;
 mod news;
+mod senders;
 
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
