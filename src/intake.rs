@@ -1,6 +1,8 @@
 //! From what was found stuck to what the store knows: the policy is applied, and what it decides is decided, in one
 //! transaction. The hook, the sweep and the census all come this way, so that all judge alike.
 
+use std::collections::HashSet;
+
 use log::{error, info};
 
 use crate::address::Address;
@@ -71,7 +73,7 @@ pub fn judge(
     failure: Failure,
 ) -> Result<Judged, StoreError> {
     let (asked, unasked) = config.senders.judge(sender);
-    let mandatory = match Domain::of(recipient) {
+    let mandatory = match Domain::nearest(recipient) {
         Some(domain) => store.mandatory_for(&domain)?,
         None => None,
     };
@@ -136,9 +138,10 @@ pub fn admit(store: &Store, config: &Config, found: &Found) -> Result<Admitted, 
         asked,
         recipients,
     })?;
+    let fresh: HashSet<&Address> = admitted.fresh.iter().collect();
     for deferred in &found.deferred {
         let (to, failure) = (&deferred.address, deferred.failure);
-        if !admitted.fresh.contains(to) {
+        if !fresh.contains(to) {
             continue;
         }
         info!(
@@ -152,6 +155,10 @@ pub fn admit(store: &Store, config: &Config, found: &Found) -> Result<Admitted, 
             let cause = format!("local fault: {detail}");
             store.raise_alert(&cause, &format!("{queue_id}: to=<{to}>"))?;
         }
+    }
+    for (to, action, actor, consent) in &admitted.decided {
+        let by = consent.map_or_else(|| actor.to_string(), |id| format!("{actor} {id}"));
+        info!("{queue_id}: to=<{to}>, decision recorded: {action}, by {by}");
     }
     if let Some(to) = tell.filter(|_| !admitted.fresh.is_empty()) {
         let from = sender.map_or("", Address::as_str);

@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use super::{AdminError, Done, print, print_json};
 use crate::case::store::{Event, Store};
-use crate::case::{Case, CaseState, Recipient};
+use crate::case::{Asked, Case, CaseState, Recipient};
 use crate::config::Config;
 use crate::exit::Exit;
 use crate::postfix::QueueId;
@@ -182,10 +182,11 @@ fn headline(case: &Case) -> String {
         .as_ref()
         .map(ToString::to_string)
         .unwrap_or_default();
-    let told = case.notified_at.map_or_else(
-        || "not notified".to_owned(),
-        |at| format!("notified {}", clock(at)),
-    );
+    let told = match case.notified_at {
+        Some(at) => format!("notified {}", clock(at)),
+        None if case.asked == Asked::Nobody => "its sender is not asked".to_owned(),
+        None => "not notified".to_owned(),
+    };
     format!(
         "{}  {}  from=<{sender}>  {}, {told}",
         case.key.queue_id,
@@ -206,7 +207,8 @@ fn line(recipient: &Recipient) -> String {
     )
 }
 
-fn clock(milliseconds: i64) -> String {
+/// A time in Unix milliseconds, in the time zone of this host.
+pub(super) fn clock(milliseconds: i64) -> String {
     let Ok(timestamp) = Timestamp::from_millisecond(milliseconds) else {
         return "?".to_owned();
     };

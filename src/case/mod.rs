@@ -32,6 +32,13 @@ impl fmt::Display for CaseId {
 #[serde(transparent)]
 pub struct ConsentId(pub i64);
 
+/// Sixteen hexadecimal digits; `posttls consents` takes as many of the first ones as are needed to tell.
+impl fmt::Display for ConsentId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}", self.0)
+    }
+}
+
 /// The number of a sender in the store, and in links to all of the sender's messages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]

@@ -30,7 +30,7 @@ use super::{
 pub use admission::{Admitted, NewCase, NewRecipient};
 pub use cases::Claim;
 pub use consents::{Consent, NewConsent};
-pub use mandatory::MandatoryDomain;
+pub use mandatory::{Affected, Effect, Listing, MandatoryDomain};
 pub use moves::{Decided, Move, MoveId, MoveRecipient};
 
 /// How long a statement waits for another process's transaction.
