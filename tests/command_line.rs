@@ -41,6 +41,8 @@ fn every_command_explains_itself_and_its_flags() {
                 "--admin-contact",
                 "--pipe-user",
                 "--no-users",
+                "--internal",
+                "--encrypt-dir",
                 "--config",
             ],
         ),

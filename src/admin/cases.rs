@@ -119,7 +119,9 @@ pub(super) fn show(options: &CaseOptions, config: &Path) -> Done {
     } in &found
     {
         let _ = writeln!(out, "{}", headline(case));
-        let _ = writeln!(out, "    subject: {}", text::readable(&case.subject, 100));
+        if case.redacted_at.is_none() {
+            let _ = writeln!(out, "    subject: {}", text::readable(&case.subject, 100));
+        }
         if let Some(until) = case.retry_until {
             let _ = writeln!(
                 out,
@@ -176,19 +178,21 @@ pub(super) fn no_case(queue_id: &QueueId) -> AdminError {
 }
 
 fn headline(case: &Case) -> String {
-    let sender = case
-        .key
-        .sender
-        .as_ref()
-        .map(ToString::to_string)
-        .unwrap_or_default();
+    let sender = match (&case.key.sender, case.redacted_at) {
+        (Some(_), Some(_)) => "removed",
+        (Some(sender), None) => &sender.to_string(),
+        (None, _) => "",
+    };
     let told = match case.notified_at {
         Some(at) => format!("notified {}", clock(at)),
         None if case.asked == Asked::Nobody => "its sender is not asked".to_owned(),
         None => "not notified".to_owned(),
     };
+    let redacted = case.redacted_at.map_or_else(String::new, |at| {
+        format!(", personal data removed {}", clock(at))
+    });
     format!(
-        "{}  {}  from=<{sender}>  {}, {told}",
+        "{}  {}  from=<{sender}>  {}, {told}{redacted}",
         case.key.queue_id,
         clock(case.key.arrival * 1000),
         case.state

@@ -3,7 +3,7 @@
 use std::fs::{self, DirBuilder, OpenOptions, Permissions};
 use std::io::Write as _;
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _, chown};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use clap::Args;
@@ -11,23 +11,41 @@ use clap::Args;
 use super::{AdminError, Done, print};
 use crate::address::Address;
 use crate::case::store::Store;
-use crate::config::{Config, DEFAULT_FILE};
+use crate::config::{Config, DEFAULT_FILE, SenderPattern};
 use crate::exit::Exit;
 use crate::link::{KEY_OCTETS, Keys};
+use crate::postfix::domains::own_domains;
 use crate::postfix::instance::PROGRAM_PATH;
 use crate::postfix::user::{self, User, UserError};
+use crate::text;
 
 #[derive(Debug, Args)]
 pub(super) struct InitOptions {
     /// What links begin with: where senders reach the reverse proxy. Needed while there is no configuration file.
-    #[arg(long, value_name = "URL")]
+    #[arg(long, value_name = "URL", env = "POSTTLS_LINK_BASE_URL")]
     base_url: Option<url::Url>,
     /// From address of the mail to senders. Needed while there is no configuration file.
-    #[arg(long, value_name = "ADDRESS")]
+    #[arg(
+        long,
+        value_name = "ADDRESS",
+        env = "POSTTLS_NOTIFICATION_FROM_ADDRESS"
+    )]
     from: Option<Address>,
     /// Whom senders ask, as mail and pages show it. Needed while there is no configuration file.
-    #[arg(long, value_name = "TEXT")]
+    #[arg(long, value_name = "TEXT", env = "POSTTLS_NOTIFICATION_ADMIN_CONTACT")]
     admin_contact: Option<String>,
+    /// Whose senders are asked: a domain, a dot and a domain (all below it), an address, or "*" for everybody; may be
+    /// given several times. Without it: the domains that the encrypt instance calls its own.
+    #[arg(long, value_name = "DOMAIN", value_parser = pattern, env = "POSTTLS_SENDERS_INTERNAL", value_delimiter = ',')]
+    internal: Vec<String>,
+    /// The Postfix instance that is to be the encrypt instance: its configuration directory.
+    #[arg(
+        long,
+        value_name = "DIR",
+        default_value = "/etc/postfix",
+        env = "POSTTLS_ENCRYPT_CONFIG_DIR"
+    )]
+    encrypt_dir: PathBuf,
     /// The user that pipe(8) runs posttls-pipe as; created if missing.
     #[arg(long, value_name = "USER", default_value = "posttls")]
     pipe_user: String,
@@ -43,15 +61,17 @@ pub(super) fn run(options: &InitOptions, config_path: &Path) -> Done {
             "init must be run as root: it creates users and private files",
         ));
     }
-    if !config_path.exists() {
-        // Asked for before anything is made.
-        answers(options, config_path)?;
-    }
+    // Asked for before anything is made.
+    let given = if config_path.exists() {
+        None
+    } else {
+        Some(answers(options, config_path)?)
+    };
     let pipe_user = ensure_user(&options.pipe_user, options.no_users)?;
     if let Some(directory) = config_path.parent() {
         ensure_directory(directory, 0o755, None)?;
     }
-    ensure_config(config_path, options, &pipe_user)?;
+    ensure_config(config_path, given.as_ref(), &pipe_user)?;
     let config = Config::load(config_path)?;
     ensure_user(&config.http.web_user, options.no_users)?;
     ensure_key(&config.link.key_file, &pipe_user)?;
@@ -141,50 +161,145 @@ fn write_secret(path: &Path, text: &str, group: &User) -> Result<(), AdminError>
     fs::set_permissions(path, Permissions::from_mode(0o640)).map_err(at(path, "set its mode"))
 }
 
-fn ensure_config(path: &Path, options: &InitOptions, pipe_user: &User) -> Result<(), AdminError> {
-    if path.exists() {
+fn ensure_config(
+    path: &Path,
+    given: Option<&Answers<'_>>,
+    pipe_user: &User,
+) -> Result<(), AdminError> {
+    let Some(given) = given else {
         return say("configuration", &path.display().to_string(), false);
-    }
-    let (base_url, from, contact) = answers(options, path)?;
+    };
     let mut text = DEFAULT_FILE.to_owned();
-    let wanted = [
-        ("base_url", base_url.as_str().trim_end_matches('/')),
-        ("from_address", from.as_str()),
-        ("admin_contact", contact),
-    ];
-    for (key, value) in wanted {
-        text = set_key(&text, key, value)?;
+    let string = |text: &str| toml::Value::String(text.to_owned());
+    let internal = given.internal.iter().map(|one| string(one)).collect();
+    let encrypt_dir = given.encrypt_dir.to_string_lossy();
+    for (section, key, value) in [
+        ("encrypt", "config_dir", string(&encrypt_dir)),
+        ("link", "base_url", string(given.base_url)),
+        ("notification", "from_address", string(given.from.as_str())),
+        ("notification", "admin_contact", string(given.contact)),
+        ("senders", "internal", toml::Value::Array(internal)),
+    ] {
+        text = set_key(&text, section, key, &value)?;
     }
     write_secret(path, &text, pipe_user)?;
-    say("configuration", &path.display().to_string(), true)
+    say("configuration", &path.display().to_string(), true)?;
+    // At once: should a later step fail, the next run finds the file and says no more about it.
+    print(&given.about_senders(path))
 }
 
 /// What a configuration file can't do without.
-fn answers<'a>(
-    options: &'a InitOptions,
-    path: &Path,
-) -> Result<(&'a url::Url, &'a Address, &'a str), AdminError> {
-    match (&options.base_url, &options.from, &options.admin_contact) {
-        (Some(base_url), Some(from), Some(contact)) => Ok((base_url, from, contact)),
-        _ => Err(AdminError::new(
+struct Answers<'a> {
+    base_url: &'a str,
+    from: &'a Address,
+    contact: &'a str,
+    encrypt_dir: PathBuf,
+    /// Whose senders are asked.
+    internal: Vec<String>,
+    /// What the encrypt instance's own domains also stand in, where they were looked for.
+    not_looked_up: Vec<(&'static str, String)>,
+}
+
+fn answers<'a>(options: &'a InitOptions, path: &Path) -> Result<Answers<'a>, AdminError> {
+    let (Some(base_url), Some(from), Some(contact)) =
+        (&options.base_url, &options.from, &options.admin_contact)
+    else {
+        return Err(AdminError::new(
             Exit::Usage,
             format!(
                 "{}: there is no configuration file yet: give --base-url, --from and --admin-contact",
                 path.display()
             ),
-        )),
+        ));
+    };
+    let mut answers = Answers {
+        base_url: base_url.as_str().trim_end_matches('/'),
+        from,
+        contact,
+        encrypt_dir: std::path::absolute(&options.encrypt_dir)?,
+        internal: options.internal.clone(),
+        not_looked_up: Vec::new(),
+    };
+    if answers.internal.is_empty() {
+        let found = own_domains(&options.encrypt_dir).map_err(|error| {
+            AdminError::new(
+                Exit::Failure,
+                format!("cannot find out whose senders are to be asked: {error}; name them with --internal, or the instance with --encrypt-dir"),
+            )
+        })?;
+        answers.internal = found.named.into_iter().map(String::from).collect();
+        answers.not_looked_up = found.not_looked_up;
+    }
+    if answers.internal.is_empty() {
+        // Neither may strangers be asked, nor nobody, without the admin's word.
+        return Err(AdminError::new(
+            Exit::Usage,
+            format!(
+                "{}: names no domain of its own{}: say with --internal DOMAIN whose senders are to be asked (--internal '*': everybody)",
+                options.encrypt_dir.display(),
+                answers.tables()
+            ),
+        ));
+    }
+    Ok(answers)
+}
+
+impl Answers<'_> {
+    fn tables(&self) -> String {
+        let parts = self
+            .not_looked_up
+            .iter()
+            .map(|(parameter, word)| format!("{parameter}: {}", text::readable(word, 200)));
+        let parts: Vec<String> = parts.collect();
+        if parts.is_empty() {
+            String::new()
+        } else {
+            format!(" (not looked up: {})", parts.join("; "))
+        }
+    }
+
+    /// Who will be asked, and what the admin must see to.
+    fn about_senders(&self, config: &Path) -> String {
+        let mut out = format!(
+            "Asked are the senders of: {}.\nNobody else is; see senders.internal in {}.\n",
+            self.internal.join(", "),
+            config.display()
+        );
+        if !self.not_looked_up.is_empty() {
+            out.push_str("WARNING: these settings were not looked up. Add the domains of your users that they name:\n");
+            for (parameter, word) in &self.not_looked_up {
+                out.push_str(&format!("    {parameter}: {}\n", text::readable(word, 200)));
+            }
+        }
+        out
     }
 }
 
-/// Gives `key` another value in the text of the shipped file, and leaves its comments alone.
-fn set_key(text: &str, key: &str, value: &str) -> Result<String, AdminError> {
-    let start = format!("{key} = ");
-    let mut found = false;
+/// Checks that text names senders.
+fn pattern(text: &str) -> Result<String, String> {
+    let parsed: Result<SenderPattern, _> = text.parse();
+    parsed
+        .map(|_| text.to_owned())
+        .map_err(|error| error.to_string())
+}
+
+/// Gives a key another value in the text of the shipped file, and leaves its comments alone.
+fn set_key(
+    text: &str,
+    section: &str,
+    key: &str,
+    value: &toml::Value,
+) -> Result<String, AdminError> {
+    let (header, start) = (format!("[{section}]"), format!("{key} = "));
+    let (mut here, mut found) = (false, false);
     let mut lines = Vec::new();
     for line in text.lines() {
-        if line.starts_with(&start) {
+        if line.starts_with('[') {
+            here = line == header;
+        }
+        if here && line.starts_with(&start) {
             found = true;
-            lines.push(format!("{start}{}", toml::Value::String(value.to_owned())));
+            lines.push(format!("{start}{value}"));
         } else {
             lines.push(line.to_owned());
         }
@@ -194,7 +309,7 @@ fn set_key(text: &str, key: &str, value: &str) -> Result<String, AdminError> {
     } else {
         Err(AdminError::new(
             Exit::Failure,
-            format!("the shipped file has no key {key}"),
+            format!("the shipped file has no key {section}.{key}"),
         ))
     }
 }
@@ -237,12 +352,20 @@ mod tests {
 
     #[test]
     fn values_are_quoted_as_toml() {
-        let text = set_key(DEFAULT_FILE, "admin_contact", "IT \"help\"\\desk").unwrap();
+        let value = toml::Value::from("IT \"help\"\\desk");
+        let text = set_key(DEFAULT_FILE, "notification", "admin_contact", &value).unwrap();
         let table: toml::Table = text.parse().unwrap();
         assert_eq!(
             table["notification"]["admin_contact"].as_str(),
             Some("IT \"help\"\\desk")
         );
-        assert!(set_key(DEFAULT_FILE, "no_such_key", "x").is_err());
+        assert!(set_key(DEFAULT_FILE, "link", "admin_contact", &value).is_err());
+        let text = set_key(&text, "encrypt", "config_dir", &toml::Value::from("/x")).unwrap();
+        let table: toml::Table = text.parse().unwrap();
+        assert_eq!(table["encrypt"]["config_dir"].as_str(), Some("/x"));
+        assert_eq!(
+            table["may"]["config_dir"].as_str(),
+            Some("/etc/postfix-may")
+        );
     }
 }

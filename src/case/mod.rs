@@ -83,6 +83,8 @@ pub struct Case {
     pub closed_at: Option<i64>,
     /// Why it was closed: the state of its recipients when they all ended alike, else "mixed".
     pub closed_why: Option<String>,
+    /// When it lost its personal data, in Unix milliseconds: what stands for addresses then is none.
+    pub redacted_at: Option<i64>,
 }
 
 /// A recipient of a case.
