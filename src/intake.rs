@@ -6,7 +6,7 @@ use std::collections::HashSet;
 use log::{error, info};
 
 use crate::address::Address;
-use crate::case::policy::{self, Circumstances, Ground, Verdict};
+use crate::case::policy::{self, Circumstances, Verdict};
 use crate::case::store::{Admitted, NewCase, NewRecipient, Store, StoreError};
 use crate::case::{Actor, Asked, ConsentId, Failure, MessageKey, Source};
 use crate::config::{Config, Unasked};
@@ -109,12 +109,13 @@ pub fn admit(store: &Store, config: &Config, found: &Found) -> Result<Admitted, 
     let queue_id = &found.key.queue_id;
     let (asked, _) = config.senders.judge(sender);
     let mut recipients = Vec::with_capacity(found.deferred.len());
-    let mut tell = None;
+    let mut tell = Vec::new();
     for deferred in &found.deferred {
         let judged = judge(store, config, sender, &deferred.address, deferred.failure)?;
         let verdict = judged.verdict;
-        if verdict.ground == Ground::Unasked && judged.unasked == Unasked::Tell {
-            tell = Some(&deferred.address);
+        // Also of mandatory domains: nobody else hears of it.
+        if judged.unasked == Unasked::Tell && matches!(verdict.action, Some((_, Actor::Policy))) {
+            tell.push(&deferred.address);
         }
         recipients.push(NewRecipient {
             address: deferred.address.clone(),
@@ -160,7 +161,7 @@ pub fn admit(store: &Store, config: &Config, found: &Found) -> Result<Admitted, 
         let by = consent.map_or_else(|| actor.to_string(), |id| format!("{actor} {id}"));
         info!("{queue_id}: to=<{to}>, decision recorded: {action}, by {by}");
     }
-    if let Some(to) = tell.filter(|_| !admitted.fresh.is_empty()) {
+    if let Some(to) = tell.iter().find(|to| fresh.contains(*to)) {
         let from = sender.map_or("", Address::as_str);
         let detail = format!("{queue_id}: from=<{from}>, to=<{to}>");
         store.raise_alert("stuck mail of senders who are not asked", &detail)?;

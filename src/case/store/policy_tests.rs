@@ -367,3 +367,22 @@ fn a_sender_who_becomes_one_of_ours_is_told_what_is_deleted() {
     assert_eq!(store.admit(&joining).unwrap().case, case);
     assert_eq!(store.case(case).unwrap().unwrap().asked, Asked::Sender);
 }
+
+#[test]
+fn the_admin_is_told_of_stuck_mail_to_mandatory_domains_too() {
+    let (_directory, store) = store();
+    store.add_mandatory(&domain("x.test"), "root").unwrap();
+    let mut config = config();
+    config.senders.internal = vec!["elsewhere.test".parse().unwrap()];
+    config.senders.external = crate::config::Unasked::Tell;
+    let told = || -> i64 {
+        let sql = "SELECT coalesce(sum(pending), 0) FROM alerts";
+        store.lock().query_row(sql, [], |row| row.get(0)).unwrap()
+    };
+    let to_x = found("ABCDEF1", "one@x.test", Failure::NotOffered);
+    let greylisted = found("ABCDEF2", "one@y.test", Failure::NotTls);
+    for (found, expected) in [(&to_x, 1), (&to_x, 1), (&greylisted, 1)] {
+        intake::admit(&store, &config, found).unwrap();
+        assert_eq!(told(), expected);
+    }
+}
