@@ -8,36 +8,35 @@ use std::process::Command;
 
 use clap::Args;
 
+use super::answers::{Answers, answers, pattern};
 use super::{AdminError, Done, print};
 use crate::address::Address;
 use crate::case::store::Store;
-use crate::config::{Config, DEFAULT_FILE, SenderPattern};
+use crate::config::{Config, DEFAULT_FILE};
 use crate::exit::Exit;
 use crate::link::{KEY_OCTETS, Keys};
-use crate::postfix::domains::own_domains;
 use crate::postfix::instance::PROGRAM_PATH;
 use crate::postfix::user::{self, User, UserError};
-use crate::text;
 
 #[derive(Debug, Args)]
 pub(super) struct InitOptions {
     /// What links begin with: where senders reach the reverse proxy. Needed while there is no configuration file.
     #[arg(long, value_name = "URL", env = "POSTTLS_LINK_BASE_URL")]
-    base_url: Option<url::Url>,
+    pub(super) base_url: Option<url::Url>,
     /// From address of the mail to senders. Needed while there is no configuration file.
     #[arg(
         long,
         value_name = "ADDRESS",
         env = "POSTTLS_NOTIFICATION_FROM_ADDRESS"
     )]
-    from: Option<Address>,
+    pub(super) from: Option<Address>,
     /// Whom senders ask, as mail and pages show it. Needed while there is no configuration file.
     #[arg(long, value_name = "TEXT", env = "POSTTLS_NOTIFICATION_ADMIN_CONTACT")]
-    admin_contact: Option<String>,
+    pub(super) admin_contact: Option<String>,
     /// Whose senders are asked: a domain, a dot and a domain (all below it), an address, or "*" for everybody; may be
     /// given several times. Without it: the domains that the encrypt instance calls its own.
-    #[arg(long, value_name = "DOMAIN", value_parser = pattern, env = "POSTTLS_SENDERS_INTERNAL", value_delimiter = ',')]
-    internal: Vec<String>,
+    #[arg(long, value_name = "DOMAIN", value_parser = pattern)]
+    pub(super) internal: Vec<String>,
     /// The Postfix instance that is to be the encrypt instance: its configuration directory.
     #[arg(
         long,
@@ -45,7 +44,7 @@ pub(super) struct InitOptions {
         default_value = "/etc/postfix",
         env = "POSTTLS_ENCRYPT_CONFIG_DIR"
     )]
-    encrypt_dir: PathBuf,
+    pub(super) encrypt_dir: PathBuf,
     /// The user that pipe(8) runs posttls-pipe as; created if missing.
     #[arg(long, value_name = "USER", default_value = "posttls")]
     pipe_user: String,
@@ -186,101 +185,6 @@ fn ensure_config(
     say("configuration", &path.display().to_string(), true)?;
     // At once: should a later step fail, the next run finds the file and says no more about it.
     print(&given.about_senders(path))
-}
-
-/// What a configuration file can't do without.
-struct Answers<'a> {
-    base_url: &'a str,
-    from: &'a Address,
-    contact: &'a str,
-    encrypt_dir: PathBuf,
-    /// Whose senders are asked.
-    internal: Vec<String>,
-    /// What the encrypt instance's own domains also stand in, where they were looked for.
-    not_looked_up: Vec<(&'static str, String)>,
-}
-
-fn answers<'a>(options: &'a InitOptions, path: &Path) -> Result<Answers<'a>, AdminError> {
-    let (Some(base_url), Some(from), Some(contact)) =
-        (&options.base_url, &options.from, &options.admin_contact)
-    else {
-        return Err(AdminError::new(
-            Exit::Usage,
-            format!(
-                "{}: there is no configuration file yet: give --base-url, --from and --admin-contact",
-                path.display()
-            ),
-        ));
-    };
-    let mut answers = Answers {
-        base_url: base_url.as_str().trim_end_matches('/'),
-        from,
-        contact,
-        encrypt_dir: std::path::absolute(&options.encrypt_dir)?,
-        internal: options.internal.clone(),
-        not_looked_up: Vec::new(),
-    };
-    if answers.internal.is_empty() {
-        let found = own_domains(&options.encrypt_dir).map_err(|error| {
-            AdminError::new(
-                Exit::Failure,
-                format!("cannot find out whose senders are to be asked: {error}; name them with --internal, or the instance with --encrypt-dir"),
-            )
-        })?;
-        answers.internal = found.named.into_iter().map(String::from).collect();
-        answers.not_looked_up = found.not_looked_up;
-    }
-    if answers.internal.is_empty() {
-        // Neither may strangers be asked, nor nobody, without the admin's word.
-        return Err(AdminError::new(
-            Exit::Usage,
-            format!(
-                "{}: names no domain of its own{}: say with --internal DOMAIN whose senders are to be asked (--internal '*': everybody)",
-                options.encrypt_dir.display(),
-                answers.tables()
-            ),
-        ));
-    }
-    Ok(answers)
-}
-
-impl Answers<'_> {
-    fn tables(&self) -> String {
-        let parts = self
-            .not_looked_up
-            .iter()
-            .map(|(parameter, word)| format!("{parameter}: {}", text::readable(word, 200)));
-        let parts: Vec<String> = parts.collect();
-        if parts.is_empty() {
-            String::new()
-        } else {
-            format!(" (not looked up: {})", parts.join("; "))
-        }
-    }
-
-    /// Who will be asked, and what the admin must see to.
-    fn about_senders(&self, config: &Path) -> String {
-        let mut out = format!(
-            "Asked are the senders of: {}.\nNobody else is; see senders.internal in {}.\n",
-            self.internal.join(", "),
-            config.display()
-        );
-        if !self.not_looked_up.is_empty() {
-            out.push_str("WARNING: these settings were not looked up. Add the domains of your users that they name:\n");
-            for (parameter, word) in &self.not_looked_up {
-                out.push_str(&format!("    {parameter}: {}\n", text::readable(word, 200)));
-            }
-        }
-        out
-    }
-}
-
-/// Checks that text names senders.
-fn pattern(text: &str) -> Result<String, String> {
-    let parsed: Result<SenderPattern, _> = text.parse();
-    parsed
-        .map(|_| text.to_owned())
-        .map_err(|error| error.to_string())
 }
 
 /// Gives a key another value in the text of the shipped file, and leaves its comments alone.

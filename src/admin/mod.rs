@@ -1,5 +1,6 @@
 //! `posttls`, the admin's command: its command line, and one place that prints errors and chooses the exit code.
 
+mod answers;
 mod cases;
 mod consents;
 mod decide;

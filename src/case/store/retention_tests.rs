@@ -304,3 +304,29 @@ fn much_is_forgotten_in_parts() {
     let second = store.forget_old(90, 14).unwrap();
     assert_eq!((second.rows, second.more), (10, false));
 }
+
+#[test]
+fn cases_from_before_there_was_retention_end_with_their_last_event() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("posttls.db");
+    let before = Connection::open(&path).unwrap();
+    before.execute_batch(include_str!("schema.sql")).unwrap();
+    before
+        .execute_batch(
+            "PRAGMA user_version = 1;
+             INSERT INTO cases (id, queue_id, sender, arrival, subject, retry_until, state, opened_at)
+             VALUES (1, 'ABCDEF1', 'a@b.test', 1, 's', 2, 'closed', 1000), (2, 'ABCDEF2', 'a@b.test', 1, 's', 2, 'open', 1000);
+             INSERT INTO recipients (case_id, number, address, failure, status, detail, may_send, state)
+             VALUES (1, 1, 'c@Sub.x.test', 'not-offered', '4.7.801', 'd', 1, 'released');
+             INSERT INTO events (at, case_id, queue_id, recipient, what, detail) VALUES (3000, 1, 'ABCDEF1', '', 'closed', 'd');",
+        )
+        .unwrap();
+    drop(before);
+    let store = Store::open(&path, false).unwrap();
+    let closed_at = |id| store.case(CaseId(id)).unwrap().unwrap().closed_at;
+    assert_eq!((closed_at(1), closed_at(2)), (Some(3000), None));
+    assert_eq!(store.forget_old(90, 14).unwrap().cases, 1);
+    let domains =
+        "SELECT count(*) FROM recipients WHERE domain = 'sub.x.test' AND address = 'redacted-1'";
+    assert_eq!(count(&store, domains), 1);
+}
