@@ -73,7 +73,7 @@ fn a_choice_is_used_without_asking_until_it_is_revoked() {
         shown.starts_with(&format!(
             "{short}  from=<alice@sender.test>  recipient bob@plain.test, for not-offered"
         )) && shown.contains("from 192.0.2.7, until 20")
-            && shown.contains("used 1 times, last 20"),
+            && shown.contains("uses: 1, last 20"),
         "{shown}"
     );
     let said = says(&stage, 0, &["consents", "revoke", &short.to_uppercase()]);

@@ -24,7 +24,7 @@ fn an_old_case_is_forgotten_and_its_links_with_it() {
     );
     assert_eq!(changed.expect("a change"), 1);
     stage.sandbox.start_httpd(&[]).expect("a daemon");
-    stage.logged("retention: personal data removed from 1 cases");
+    stage.logged("retention: older than 90 days: cases=1 ");
 
     assert_eq!(stage.get(&page).status, 410);
     assert_eq!(stage.post(&page, "action=send").status, 410);

@@ -153,7 +153,7 @@ fn show(store: &Store, options: &List) -> Done {
             .map_or(String::new(), |at| format!(", last {}", clock(at)));
         let _ = writeln!(
             out,
-            "    given {} from {}, {state}; used {} times{used}",
+            "    given {} from {}, {state}; uses: {}{used}",
             clock(one.granted_at),
             text::shown(&one.client),
             one.uses

@@ -149,7 +149,7 @@ fn add(store: &Store, options: &Domains) -> Done {
     if deleting > 0 {
         let _ = writeln!(
             out,
-            "posttls-httpd takes what is deleted from the queue within seconds, or when it is started ({deleting} recipients)."
+            "To be deleted: {deleting}. posttls-httpd does that within seconds, or when it is started."
         );
     }
     print(&out)?;

@@ -47,7 +47,7 @@ fn look(config: &Config, store: &Store) -> Result<(), StoreError> {
     if cases + rows > 0 {
         store.empty_log()?;
         info!(
-            "retention: personal data removed from {cases} cases, {rows} other rows removed, older than {days} days"
+            "retention: older than {days} days: cases={cases} without personal data now, other rows removed={rows}"
         );
     }
     Ok(())
