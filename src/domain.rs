@@ -32,6 +32,22 @@ impl Domain {
         address.domain().parse().ok()
     }
 
+    /// As [`Domain::of`]; where that is no well-formed name, the nearest domain above it that is one. What must hold
+    /// for a domain holds for everything below it, however oddly that is spelt.
+    pub fn nearest(address: &Address) -> Option<Self> {
+        let whole = address.domain();
+        let mut names = std::iter::successors(Some(whole.as_str()), |name| {
+            name.split_once('.').map(|(_, parent)| parent)
+        });
+        names.find_map(|name| name.parse().ok())
+    }
+
+    /// The form with its own letters, when there are others than ASCII in it.
+    pub fn unicode(&self) -> Option<String> {
+        let (name, result) = idna::domain_to_unicode(&self.0);
+        (result.is_ok() && name != self.0).then_some(name)
+    }
+
     /// The ASCII form.
     pub fn as_str(&self) -> &str {
         &self.0
@@ -138,6 +154,31 @@ mod tests {
         ] {
             assert!(text.parse::<Domain>().is_err(), "{text:?}");
         }
+    }
+
+    #[test]
+    fn odd_names_belong_to_what_is_above_them() {
+        for (address, of, nearest) in [
+            ("a@b.test", Some("b.test"), Some("b.test")),
+            ("a@-x.b.test", None, Some("b.test")),
+            ("a@xn--a.b.test", None, Some("b.test")),
+            ("a@x y.b.test.", None, Some("b.test")),
+            ("a@[192.0.2.1]", None, None),
+            ("a@[x.b.test]", None, None),
+            ("nobody", None, None),
+        ] {
+            let address: Address = address.parse().unwrap();
+            let text = |domain: Option<Domain>| domain.map(String::from);
+            assert_eq!(text(Domain::of(&address)).as_deref(), of, "{address}");
+            assert_eq!(text(Domain::nearest(&address)).as_deref(), nearest);
+        }
+    }
+
+    #[test]
+    fn own_letters_are_shown_where_there_are_any() {
+        let idn = domain("xn--mller-kva.example");
+        assert_eq!(idn.unicode().as_deref(), Some("müller.example"));
+        assert_eq!(domain("example.org").unicode(), None);
     }
 
     #[test]

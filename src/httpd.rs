@@ -24,7 +24,11 @@ use crate::{logging, mover};
 #[command(name = "posttls-httpd", version)]
 struct Arguments {
     /// The configuration file.
-    #[arg(long, default_value = "/etc/posttls/posttls.toml")]
+    #[arg(
+        long,
+        default_value = "/etc/posttls/posttls.toml",
+        env = "POSTTLS_CONFIG"
+    )]
     config: PathBuf,
     /// Serve as the web child of the mover that started this process.
     #[arg(long, hide = true)]

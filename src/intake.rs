@@ -1,10 +1,12 @@
 //! From what was found stuck to what the store knows: the policy is applied, and what it decides is decided, in one
 //! transaction. The hook, the sweep and the census all come this way, so that all judge alike.
 
+use std::collections::HashSet;
+
 use log::{error, info};
 
 use crate::address::Address;
-use crate::case::policy::{self, Circumstances, Ground, Verdict};
+use crate::case::policy::{self, Circumstances, Verdict};
 use crate::case::store::{Admitted, NewCase, NewRecipient, Store, StoreError};
 use crate::case::{Actor, Asked, ConsentId, Failure, MessageKey, Source};
 use crate::config::{Config, Unasked};
@@ -71,7 +73,7 @@ pub fn judge(
     failure: Failure,
 ) -> Result<Judged, StoreError> {
     let (asked, unasked) = config.senders.judge(sender);
-    let mandatory = match Domain::of(recipient) {
+    let mandatory = match Domain::nearest(recipient) {
         Some(domain) => store.mandatory_for(&domain)?,
         None => None,
     };
@@ -107,12 +109,13 @@ pub fn admit(store: &Store, config: &Config, found: &Found) -> Result<Admitted, 
     let queue_id = &found.key.queue_id;
     let (asked, _) = config.senders.judge(sender);
     let mut recipients = Vec::with_capacity(found.deferred.len());
-    let mut tell = None;
+    let mut tell = Vec::new();
     for deferred in &found.deferred {
         let judged = judge(store, config, sender, &deferred.address, deferred.failure)?;
         let verdict = judged.verdict;
-        if verdict.ground == Ground::Unasked && judged.unasked == Unasked::Tell {
-            tell = Some(&deferred.address);
+        // Also of mandatory domains: nobody else hears of it.
+        if judged.unasked == Unasked::Tell && matches!(verdict.action, Some((_, Actor::Policy))) {
+            tell.push(&deferred.address);
         }
         recipients.push(NewRecipient {
             address: deferred.address.clone(),
@@ -136,9 +139,10 @@ pub fn admit(store: &Store, config: &Config, found: &Found) -> Result<Admitted, 
         asked,
         recipients,
     })?;
+    let fresh: HashSet<&Address> = admitted.fresh.iter().collect();
     for deferred in &found.deferred {
         let (to, failure) = (&deferred.address, deferred.failure);
-        if !admitted.fresh.contains(to) {
+        if !fresh.contains(to) {
             continue;
         }
         info!(
@@ -153,7 +157,11 @@ pub fn admit(store: &Store, config: &Config, found: &Found) -> Result<Admitted, 
             store.raise_alert(&cause, &format!("{queue_id}: to=<{to}>"))?;
         }
     }
-    if let Some(to) = tell.filter(|_| !admitted.fresh.is_empty()) {
+    for (to, action, actor, consent) in &admitted.decided {
+        let by = consent.map_or_else(|| actor.to_string(), |id| format!("{actor} {id}"));
+        info!("{queue_id}: to=<{to}>, decision recorded: {action}, by {by}");
+    }
+    if let Some(to) = tell.iter().find(|to| fresh.contains(*to)) {
         let from = sender.map_or("", Address::as_str);
         let detail = format!("{queue_id}: from=<{from}>, to=<{to}>");
         store.raise_alert("stuck mail of senders who are not asked", &detail)?;

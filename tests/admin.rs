@@ -29,13 +29,15 @@ fn rights(path: &Path) -> (u32, u32, u32) {
     )
 }
 
-const GIVEN: [&str; 6] = [
+const GIVEN: [&str; 8] = [
     "--base-url",
     "https://mail.example.org/",
     "--from",
     "posttls@example.org",
     "--admin-contact",
     "IT \"help\" desk",
+    "--internal",
+    "example.org",
 ];
 const USERS: [&str; 3] = ["--no-users", "--pipe-user", "nobody"];
 
@@ -157,6 +159,7 @@ fn init_writes_the_shipped_configuration_with_what_it_was_given() {
         "base_url = \"https://mail.example.org\"",
         "from_address = \"posttls@example.org\"",
         "admin_contact = 'IT \"help\" desk'",
+        "internal = [\"example.org\"]",
         "# REQUIRED.",
     ] {
         assert!(text.contains(line), "{line}: {text}");
@@ -195,6 +198,81 @@ fn init_asks_for_what_it_cannot_know() {
         !output.status.success() && said(&output).contains("no-such-user"),
         "{}",
         said(&output)
+    );
+}
+
+/// Makes an instance's configuration directory with these settings.
+fn instance(host: &Host, settings: &str) -> String {
+    let dir = host.path("postfix");
+    fs::create_dir(&dir).expect("a directory");
+    fs::write(
+        dir.join("main.cf"),
+        format!("compatibility_level = 3.6\n{settings}"),
+    )
+    .expect("main.cf");
+    fs::write(dir.join("master.cf"), "").expect("master.cf");
+    dir.display().to_string()
+}
+
+#[test]
+fn init_asks_the_senders_of_the_encrypt_instances_own_domains() {
+    let host = Host::new();
+    let dir = instance(
+        &host,
+        "myhostname = mail.example.org\nmydestination = $myhostname, localhost.$mydomain, localhost\n\
+         virtual_mailbox_domains = example.com, hash:$config_directory/domains\nrelay_domains =\n",
+    );
+    let output = host.init(&[&["--encrypt-dir", &dir], &GIVEN[..6]].concat());
+    let text = fs::read_to_string(&host.config).expect("a configuration");
+    let table: toml::Table = text.parse().expect("TOML");
+    let internal = &table["senders"]["internal"];
+    let expected = ["mail.example.org", "example.com", "example.org"];
+    assert_eq!(*internal, toml::Value::from(expected.to_vec()));
+    assert_eq!(table["encrypt"]["config_dir"].as_str(), Some(dir.as_str()));
+    let said = said(&output);
+    assert!(
+        said.contains("Asked are the senders of: mail.example.org, example.com, example.org.")
+            && said.contains(&format!("virtual_mailbox_domains: hash:{dir}/domains")),
+        "{said}"
+    );
+}
+
+#[test]
+fn init_asks_whose_senders_are_to_be_asked_when_postfix_does_not_say() {
+    let host = Host::new();
+    let dir = instance(
+        &host,
+        "myhostname = localhost\nmydomain = localdomain\nmydestination = hash:/x\nvirtual_alias_maps =\n",
+    );
+    let given = [&["--encrypt-dir", &dir], &GIVEN[..6]].concat();
+    let output = host.init(&given);
+    assert_eq!(output.status.code(), Some(64), "{}", said(&output));
+    assert!(
+        said(&output).contains("--internal DOMAIN")
+            && said(&output).contains("mydestination: hash:/x"),
+        "{}",
+        said(&output)
+    );
+    assert!(!Path::new(&host.config).exists());
+    let output = host.init(&[&given[..], &["--internal", "*.example.org"]].concat());
+    assert_eq!(output.status.code(), Some(64), "{}", said(&output));
+    let missing = host.path("none").display().to_string();
+    let output = host.init(&[&["--encrypt-dir", &missing], &GIVEN[..6]].concat());
+    assert!(
+        said(&output).contains("name them with --internal"),
+        "{}",
+        said(&output)
+    );
+    let chosen = [
+        &given[..],
+        &["--internal", ".example.org", "--internal", "a@example.com"],
+    ]
+    .concat();
+    host.init(&chosen);
+    let text = fs::read_to_string(&host.config).expect("a configuration");
+    assert!(
+        text.contains("internal = [\".example.org\", \"a@example.com\"]"),
+        "{text}"
     );
 }
 

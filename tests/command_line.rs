@@ -15,7 +15,7 @@ fn said(output: &Output) -> String {
 
 #[test]
 fn every_command_explains_itself_and_its_flags() {
-    let commands: [(&[&str], &[&str]); 10] = [
+    let commands: [(&[&str], &[&str]); 17] = [
         (
             &[],
             &[
@@ -28,6 +28,8 @@ fn every_command_explains_itself_and_its_flags() {
                 "delete",
                 "sandbox",
                 "demo",
+                "mandatory",
+                "consents",
                 "66 no such case",
             ],
         ),
@@ -39,6 +41,8 @@ fn every_command_explains_itself_and_its_flags() {
                 "--admin-contact",
                 "--pipe-user",
                 "--no-users",
+                "--internal",
+                "--encrypt-dir",
                 "--config",
             ],
         ),
@@ -49,6 +53,13 @@ fn every_command_explains_itself_and_its_flags() {
         (&["case"], &["<QUEUE_ID>", "--json"]),
         (&["release"], &["<QUEUE_ID>", "--recipient", "--json"]),
         (&["delete"], &["<QUEUE_ID>", "--recipient", "--json"]),
+        (&["mandatory"], &["add", "remove", "list"]),
+        (&["mandatory", "add"], &["<DOMAIN>...", "--json"]),
+        (&["mandatory", "remove"], &["<DOMAIN>...", "--json"]),
+        (&["mandatory", "list"], &["--all", "--json"]),
+        (&["consents"], &["list", "revoke"]),
+        (&["consents", "list"], &["--all", "--sender", "--json"]),
+        (&["consents", "revoke"], &["<ID>...", "--json"]),
         (&["sandbox"], &["up", "down"]),
         (
             &["sandbox", "up"],

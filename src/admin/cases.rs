@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use super::{AdminError, Done, print, print_json};
 use crate::case::store::{Event, Store};
-use crate::case::{Case, CaseState, Recipient};
+use crate::case::{Asked, Case, CaseState, Recipient};
 use crate::config::Config;
 use crate::exit::Exit;
 use crate::postfix::QueueId;
@@ -119,7 +119,9 @@ pub(super) fn show(options: &CaseOptions, config: &Path) -> Done {
     } in &found
     {
         let _ = writeln!(out, "{}", headline(case));
-        let _ = writeln!(out, "    subject: {}", text::readable(&case.subject, 100));
+        if case.redacted_at.is_none() {
+            let _ = writeln!(out, "    subject: {}", text::readable(&case.subject, 100));
+        }
         if let Some(until) = case.retry_until {
             let _ = writeln!(
                 out,
@@ -176,18 +178,21 @@ pub(super) fn no_case(queue_id: &QueueId) -> AdminError {
 }
 
 fn headline(case: &Case) -> String {
-    let sender = case
-        .key
-        .sender
-        .as_ref()
-        .map(ToString::to_string)
-        .unwrap_or_default();
-    let told = case.notified_at.map_or_else(
-        || "not notified".to_owned(),
-        |at| format!("notified {}", clock(at)),
-    );
+    let sender = match (&case.key.sender, case.redacted_at) {
+        (Some(_), Some(_)) => "removed",
+        (Some(sender), None) => &sender.to_string(),
+        (None, _) => "",
+    };
+    let told = match case.notified_at {
+        Some(at) => format!("notified {}", clock(at)),
+        None if case.asked == Asked::Nobody => "its sender is not asked".to_owned(),
+        None => "not notified".to_owned(),
+    };
+    let redacted = case.redacted_at.map_or_else(String::new, |at| {
+        format!(", personal data removed {}", clock(at))
+    });
     format!(
-        "{}  {}  from=<{sender}>  {}, {told}",
+        "{}  {}  from=<{sender}>  {}, {told}{redacted}",
         case.key.queue_id,
         clock(case.key.arrival * 1000),
         case.state
@@ -206,7 +211,8 @@ fn line(recipient: &Recipient) -> String {
     )
 }
 
-fn clock(milliseconds: i64) -> String {
+/// A time in Unix milliseconds, in the time zone of this host.
+pub(super) fn clock(milliseconds: i64) -> String {
     let Ok(timestamp) = Timestamp::from_millisecond(milliseconds) else {
         return "?".to_owned();
     };

@@ -11,10 +11,12 @@ use log::warn;
 use serde::Serialize;
 
 use super::cases::no_case;
+use super::who::who;
 use super::{AdminError, DecideOptions, Done, print, print_json};
 use crate::case::store::Store;
 use crate::case::{Action, Case, CaseState, Outcome};
 use crate::config::Config;
+use crate::domain::Domain;
 use crate::exit::Exit;
 use crate::link::Keys;
 use crate::logging;
@@ -32,7 +34,7 @@ pub(super) fn run(options: &DecideOptions, action: Action, config: &Path) -> Don
     let config = Config::load(config)?;
     let store = Arc::new(Store::open(&config.store.path, false)?);
     let case = newest(&store, options)?;
-    let by = std::env::var("SUDO_USER").unwrap_or_else(|_| "root".to_owned());
+    let by = who();
     let order = Order {
         case: case.id,
         action,
@@ -41,7 +43,7 @@ pub(super) fn run(options: &DecideOptions, action: Action, config: &Path) -> Don
     };
     let report = match control::ask(&config.mover.run_dir, &order)? {
         Some(report) => report,
-        None => by_myself(&config, store, &order)?,
+        None => by_myself(&config, Arc::clone(&store), &order)?,
     };
     let results = match report {
         Report::Done(results) => results,
@@ -71,11 +73,21 @@ pub(super) fn run(options: &DecideOptions, action: Action, config: &Path) -> Don
         ))?;
     } else {
         for (recipient, outcome) in &results {
-            print(&format!(
-                "{}: to=<{recipient}>: {}\n",
-                options.queue_id,
-                words(*outcome)
-            ))?;
+            let listed = match Domain::nearest(recipient) {
+                Some(domain) if *outcome == Outcome::NotPossible && action == Action::Send => {
+                    store.mandatory_for(&domain)?
+                }
+                _ => None,
+            };
+            let said = listed.map_or_else(
+                || words(*outcome).to_owned(),
+                |domain| {
+                    format!(
+                        "not done: {domain} must be reached over TLS (`posttls mandatory list`)"
+                    )
+                },
+            );
+            print(&format!("{}: to=<{recipient}>: {said}\n", options.queue_id))?;
         }
     }
     let all_good = !results.is_empty() && results.iter().all(|(_, outcome)| good(*outcome));

@@ -3,11 +3,12 @@
 use std::fs::{self, DirBuilder, OpenOptions, Permissions};
 use std::io::Write as _;
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _, chown};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use clap::Args;
 
+use super::answers::{Answers, answers, pattern};
 use super::{AdminError, Done, print};
 use crate::address::Address;
 use crate::case::store::Store;
@@ -20,14 +21,30 @@ use crate::postfix::user::{self, User, UserError};
 #[derive(Debug, Args)]
 pub(super) struct InitOptions {
     /// What links begin with: where senders reach the reverse proxy. Needed while there is no configuration file.
-    #[arg(long, value_name = "URL")]
-    base_url: Option<url::Url>,
+    #[arg(long, value_name = "URL", env = "POSTTLS_LINK_BASE_URL")]
+    pub(super) base_url: Option<url::Url>,
     /// From address of the mail to senders. Needed while there is no configuration file.
-    #[arg(long, value_name = "ADDRESS")]
-    from: Option<Address>,
+    #[arg(
+        long,
+        value_name = "ADDRESS",
+        env = "POSTTLS_NOTIFICATION_FROM_ADDRESS"
+    )]
+    pub(super) from: Option<Address>,
     /// Whom senders ask, as mail and pages show it. Needed while there is no configuration file.
-    #[arg(long, value_name = "TEXT")]
-    admin_contact: Option<String>,
+    #[arg(long, value_name = "TEXT", env = "POSTTLS_NOTIFICATION_ADMIN_CONTACT")]
+    pub(super) admin_contact: Option<String>,
+    /// Whose senders are asked: a domain, a dot and a domain (all below it), an address, or "*" for everybody; may be
+    /// given several times. Without it: the domains that the encrypt instance calls its own.
+    #[arg(long, value_name = "DOMAIN", value_parser = pattern)]
+    pub(super) internal: Vec<String>,
+    /// The Postfix instance that is to be the encrypt instance: its configuration directory.
+    #[arg(
+        long,
+        value_name = "DIR",
+        default_value = "/etc/postfix",
+        env = "POSTTLS_ENCRYPT_CONFIG_DIR"
+    )]
+    pub(super) encrypt_dir: PathBuf,
     /// The user that pipe(8) runs posttls-pipe as; created if missing.
     #[arg(long, value_name = "USER", default_value = "posttls")]
     pipe_user: String,
@@ -43,15 +60,17 @@ pub(super) fn run(options: &InitOptions, config_path: &Path) -> Done {
             "init must be run as root: it creates users and private files",
         ));
     }
-    if !config_path.exists() {
-        // Asked for before anything is made.
-        answers(options, config_path)?;
-    }
+    // Asked for before anything is made.
+    let given = if config_path.exists() {
+        None
+    } else {
+        Some(answers(options, config_path)?)
+    };
     let pipe_user = ensure_user(&options.pipe_user, options.no_users)?;
     if let Some(directory) = config_path.parent() {
         ensure_directory(directory, 0o755, None)?;
     }
-    ensure_config(config_path, options, &pipe_user)?;
+    ensure_config(config_path, given.as_ref(), &pipe_user)?;
     let config = Config::load(config_path)?;
     ensure_user(&config.http.web_user, options.no_users)?;
     ensure_key(&config.link.key_file, &pipe_user)?;
@@ -141,50 +160,50 @@ fn write_secret(path: &Path, text: &str, group: &User) -> Result<(), AdminError>
     fs::set_permissions(path, Permissions::from_mode(0o640)).map_err(at(path, "set its mode"))
 }
 
-fn ensure_config(path: &Path, options: &InitOptions, pipe_user: &User) -> Result<(), AdminError> {
-    if path.exists() {
+fn ensure_config(
+    path: &Path,
+    given: Option<&Answers<'_>>,
+    pipe_user: &User,
+) -> Result<(), AdminError> {
+    let Some(given) = given else {
         return say("configuration", &path.display().to_string(), false);
-    }
-    let (base_url, from, contact) = answers(options, path)?;
+    };
     let mut text = DEFAULT_FILE.to_owned();
-    let wanted = [
-        ("base_url", base_url.as_str().trim_end_matches('/')),
-        ("from_address", from.as_str()),
-        ("admin_contact", contact),
-    ];
-    for (key, value) in wanted {
-        text = set_key(&text, key, value)?;
+    let string = |text: &str| toml::Value::String(text.to_owned());
+    let internal = given.internal.iter().map(|one| string(one)).collect();
+    let encrypt_dir = given.encrypt_dir.to_string_lossy();
+    for (section, key, value) in [
+        ("encrypt", "config_dir", string(&encrypt_dir)),
+        ("link", "base_url", string(given.base_url)),
+        ("notification", "from_address", string(given.from.as_str())),
+        ("notification", "admin_contact", string(given.contact)),
+        ("senders", "internal", toml::Value::Array(internal)),
+    ] {
+        text = set_key(&text, section, key, &value)?;
     }
     write_secret(path, &text, pipe_user)?;
-    say("configuration", &path.display().to_string(), true)
+    say("configuration", &path.display().to_string(), true)?;
+    // At once: should a later step fail, the next run finds the file and says no more about it.
+    print(&given.about_senders(path))
 }
 
-/// What a configuration file can't do without.
-fn answers<'a>(
-    options: &'a InitOptions,
-    path: &Path,
-) -> Result<(&'a url::Url, &'a Address, &'a str), AdminError> {
-    match (&options.base_url, &options.from, &options.admin_contact) {
-        (Some(base_url), Some(from), Some(contact)) => Ok((base_url, from, contact)),
-        _ => Err(AdminError::new(
-            Exit::Usage,
-            format!(
-                "{}: there is no configuration file yet: give --base-url, --from and --admin-contact",
-                path.display()
-            ),
-        )),
-    }
-}
-
-/// Gives `key` another value in the text of the shipped file, and leaves its comments alone.
-fn set_key(text: &str, key: &str, value: &str) -> Result<String, AdminError> {
-    let start = format!("{key} = ");
-    let mut found = false;
+/// Gives a key another value in the text of the shipped file, and leaves its comments alone.
+fn set_key(
+    text: &str,
+    section: &str,
+    key: &str,
+    value: &toml::Value,
+) -> Result<String, AdminError> {
+    let (header, start) = (format!("[{section}]"), format!("{key} = "));
+    let (mut here, mut found) = (false, false);
     let mut lines = Vec::new();
     for line in text.lines() {
-        if line.starts_with(&start) {
+        if line.starts_with('[') {
+            here = line == header;
+        }
+        if here && line.starts_with(&start) {
             found = true;
-            lines.push(format!("{start}{}", toml::Value::String(value.to_owned())));
+            lines.push(format!("{start}{value}"));
         } else {
             lines.push(line.to_owned());
         }
@@ -194,7 +213,7 @@ fn set_key(text: &str, key: &str, value: &str) -> Result<String, AdminError> {
     } else {
         Err(AdminError::new(
             Exit::Failure,
-            format!("the shipped file has no key {key}"),
+            format!("the shipped file has no key {section}.{key}"),
         ))
     }
 }
@@ -237,12 +256,20 @@ mod tests {
 
     #[test]
     fn values_are_quoted_as_toml() {
-        let text = set_key(DEFAULT_FILE, "admin_contact", "IT \"help\"\\desk").unwrap();
+        let value = toml::Value::from("IT \"help\"\\desk");
+        let text = set_key(DEFAULT_FILE, "notification", "admin_contact", &value).unwrap();
         let table: toml::Table = text.parse().unwrap();
         assert_eq!(
             table["notification"]["admin_contact"].as_str(),
             Some("IT \"help\"\\desk")
         );
-        assert!(set_key(DEFAULT_FILE, "no_such_key", "x").is_err());
+        assert!(set_key(DEFAULT_FILE, "link", "admin_contact", &value).is_err());
+        let text = set_key(&text, "encrypt", "config_dir", &toml::Value::from("/x")).unwrap();
+        let table: toml::Table = text.parse().unwrap();
+        assert_eq!(table["encrypt"]["config_dir"].as_str(), Some("/x"));
+        assert_eq!(
+            table["may"]["config_dir"].as_str(),
+            Some("/etc/postfix-may")
+        );
     }
 }

@@ -1,10 +1,14 @@
 //! `posttls`, the admin's command: its command line, and one place that prints errors and chooses the exit code.
 
+mod answers;
 mod cases;
+mod consents;
 mod decide;
 mod demo;
 mod init;
+mod mandatory;
 mod sandbox;
+mod who;
 
 use std::path::PathBuf;
 
@@ -20,7 +24,7 @@ use crate::postfix::QueueId;
 #[command(
     name = "posttls",
     version,
-    after_help = "Exit codes: 0 done; 1 failed; 64 wrong usage; 66 no such case."
+    after_help = "Exit codes: 0 done; 1 failed; 64 wrong usage; 66 no such case, domain or choice."
 )]
 struct CommandLine {
     /// The configuration file.
@@ -47,6 +51,10 @@ enum Command {
     Release(DecideOptions),
     /// Delete recipients of a message from the queue, in the sender's place.
     Delete(DecideOptions),
+    /// Manage the domains that must be reached over TLS.
+    Mandatory(mandatory::MandatoryOptions),
+    /// Show or revoke choices that senders wanted to be remembered.
+    Consents(consents::ConsentsOptions),
     /// Start or stop real Postfix instances in a directory, to try PostTLS out.
     Sandbox(sandbox::SandboxOptions),
     /// Show the main job on real Postfix in a sandbox.
@@ -102,6 +110,8 @@ pub fn main() -> Exit {
         Command::Case(options) => cases::show(options, &line.config),
         Command::Release(options) => decide::run(options, Action::Send, &line.config),
         Command::Delete(options) => decide::run(options, Action::Delete, &line.config),
+        Command::Mandatory(options) => mandatory::run(options, &line.config),
+        Command::Consents(options) => consents::run(options, &line.config),
         Command::Sandbox(options) => sandbox::run(options),
         Command::Demo(options) => demo::run(options),
     };

@@ -32,6 +32,13 @@ impl fmt::Display for CaseId {
 #[serde(transparent)]
 pub struct ConsentId(pub i64);
 
+/// Sixteen hexadecimal digits; `posttls consents` takes as many of the first ones as are needed to tell.
+impl fmt::Display for ConsentId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}", self.0)
+    }
+}
+
 /// The number of a sender in the store, and in links to all of the sender's messages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
@@ -76,6 +83,8 @@ pub struct Case {
     pub closed_at: Option<i64>,
     /// Why it was closed: the state of its recipients when they all ended alike, else "mixed".
     pub closed_why: Option<String>,
+    /// When it lost its personal data, in Unix milliseconds: what stands for addresses then is none.
+    pub redacted_at: Option<i64>,
 }
 
 /// A recipient of a case.

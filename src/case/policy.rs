@@ -53,7 +53,8 @@ pub struct Verdict {
 
 /// Judges one recipient. Whatever the configuration says: local faults and failures that have nothing to do with TLS are
 /// not the sender's matter, a message under REQUIRETLS is never sent in plain text, nothing is to a mandatory
-/// domain, and nothing is deleted without anybody being told but where the configuration says "delete".
+/// domain, nothing is after a certificate failure unless somebody has looked at it, and nothing is deleted without
+/// anybody being told but where the configuration says "delete".
 pub fn judge(about: &Circumstances<'_>, offer: &Offer) -> Verdict {
     let failure = about.failure;
     let may_send =
@@ -72,10 +73,12 @@ pub fn judge(about: &Circumstances<'_>, offer: &Offer) -> Verdict {
         };
         return verdict(RecipientState::NotOffered, None, ground);
     }
+    // Someone may be listening, and a certificate that is wrong today says nothing about one that is wrong tomorrow.
+    let unseen = may_send && failure != Failure::Certificate;
     let open = RecipientState::Open;
     if about.asked == Asked::Nobody {
         let action = match about.unasked {
-            Unasked::Release if may_send => Action::Send,
+            Unasked::Release if unseen => Action::Send,
             Unasked::Delete => Action::Delete,
             Unasked::Keep | Unasked::Tell | Unasked::Release => Action::Keep,
         };
@@ -93,8 +96,7 @@ pub fn judge(about: &Circumstances<'_>, offer: &Offer) -> Verdict {
     if !may_send {
         return verdict(open, None, Ground::MayNotGo);
     }
-    // A certificate that is wrong today says nothing about one that is wrong tomorrow.
-    if about.consent && failure != Failure::Certificate {
+    if about.consent && unseen {
         let send = Some((Action::Send, Actor::Consent));
         return verdict(open, send, Ground::Consent);
     }
@@ -205,6 +207,26 @@ mod tests {
                 verdict.action,
                 expected.map(|action| (action, Actor::Policy))
             );
+        }
+    }
+
+    #[test]
+    fn nothing_is_released_unseen_after_a_certificate_failure() {
+        for failure in Failure::ALL {
+            let about = Circumstances {
+                asked: Asked::Nobody,
+                unasked: Unasked::Release,
+                ..about(*failure)
+            };
+            let verdict = judge(&about, &offer(EVERYTHING));
+            let released = verdict.action == Some((Action::Send, Actor::Policy));
+            let may = matches!(
+                failure,
+                Failure::NotOffered | Failure::Refused | Failure::HandshakeFailed
+            );
+            assert_eq!(released, may, "{failure}");
+            // An admin may, by command.
+            assert_eq!(verdict.may_send, may || *failure == Failure::Certificate);
         }
     }
 

@@ -1,15 +1,17 @@
-//! The configuration file: one TOML file, whose shipped example is also the embedded default.
+//! The configuration: one TOML file, whose shipped example is also the embedded default, and the environment.
 //!
 //! Every key of the example is known, every other one is an error with a suggestion and a line number. Reading is
 //! apart from meaning: this module knows names, types and ranges, and touches nothing that a key names.
 
+mod environment;
+mod load;
+mod ranges;
 mod read;
 mod senders;
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::net::{IpAddr, SocketAddr};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use serde::Deserialize;
 use url::Url;
@@ -18,6 +20,7 @@ use crate::address::Address;
 use crate::case::Failure;
 use crate::domain::Domain;
 
+pub use load::ConfigError;
 pub use senders::{SenderPattern, Senders, Unasked};
 
 /// The shipped example, with the default of every key.
@@ -228,162 +231,7 @@ pub struct Log {
     pub target: String,
 }
 
-/// What is wrong with a configuration file, and where.
-#[derive(Debug, thiserror::Error)]
-pub enum ConfigError {
-    /// The file can't be read.
-    #[error(
-        "{path}: cannot read the configuration: {source}; name another file with --config, or run `posttls init`"
-    )]
-    Unreadable {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        source: std::io::Error,
-    },
-    /// The file's content is wrong.
-    #[error("{path}{}: {message}", line.map(|n| format!(":{n}")).unwrap_or_default())]
-    Wrong {
-        /// The file.
-        path: PathBuf,
-        /// The line, counted from one, where known.
-        line: Option<usize>,
-        /// What is wrong, and what would be right.
-        message: String,
-    },
-}
-
 impl Config {
-    /// Reads and checks the file at `path`.
-    ///
-    /// # Errors
-    /// When it can't be read, is no TOML, has a key that is unknown, missing, or out of range.
-    pub fn load(path: &Path) -> Result<Self, ConfigError> {
-        let text = fs::read_to_string(path).map_err(|source| ConfigError::Unreadable {
-            path: path.to_owned(),
-            source,
-        })?;
-        read::parse(&text).map_err(|read::Problem { line, message }| ConfigError::Wrong {
-            path: path.to_owned(),
-            line,
-            message,
-        })
-    }
-
-    /// What types can't say: ranges, and settings that must differ.
-    fn check_ranges(&self) -> Result<(), (&'static str, String)> {
-        let absolute = [
-            ("encrypt.config_dir", &self.encrypt.config_dir),
-            ("may.config_dir", &self.may.config_dir),
-            ("store.path", &self.store.path),
-            ("link.key_file", &self.link.key_file),
-            ("mover.run_dir", &self.mover.run_dir),
-        ];
-        for (key, path) in absolute {
-            if !path.is_absolute() {
-                return Err((key, format!("{path:?} must be an absolute path")));
-            }
-        }
-        for (key, path) in [
-            ("http.template_dir", &self.http.template_dir),
-            ("notification.template_dir", &self.notification.template_dir),
-        ] {
-            if !path.as_os_str().is_empty() && !path.is_absolute() {
-                return Err((key, format!("{path:?} must be an absolute path, or empty")));
-            }
-        }
-        if self.encrypt.config_dir == self.may.config_dir {
-            return Err((
-                "may.config_dir",
-                "must be another instance than encrypt.config_dir".to_owned(),
-            ));
-        }
-        let url = &self.link.base_url;
-        if !matches!(url.scheme(), "http" | "https")
-            || url.host().is_none()
-            || url.query().is_some()
-            || url.fragment().is_some()
-        {
-            return Err((
-                "link.base_url",
-                format!("{url} must be an http or https address without query"),
-            ));
-        }
-        if self.link.valid_days > 365 {
-            return Err(("link.valid_days", "must be from 0 to 365".to_owned()));
-        }
-        if self.mover.delivery_wait_seconds > 9 {
-            return Err((
-                "mover.delivery_wait_seconds",
-                "must be from 0 to 9".to_owned(),
-            ));
-        }
-        if !(1..=64).contains(&self.mover.workers) {
-            return Err(("mover.workers", "must be from 1 to 64".to_owned()));
-        }
-        if !(1..=120).contains(&self.notification.smtp_timeout_seconds) {
-            return Err((
-                "notification.smtp_timeout_seconds",
-                "must be from 1 to 120".to_owned(),
-            ));
-        }
-        if self.notification.smtp_port == 0 {
-            return Err((
-                "notification.smtp_port",
-                "must be from 1 to 65535".to_owned(),
-            ));
-        }
-        let hours = &self.reminders.after_hours;
-        if hours.len() > 10 || hours.contains(&0) || !hours.is_sorted_by(|a, b| a < b) {
-            return Err((
-                "reminders.after_hours",
-                "must be at most 10 whole hours, ascending, the first at least 1".to_owned(),
-            ));
-        }
-        for (key, value, least, most) in [
-            ("remember.days", u32::from(self.remember.days), 0, 365),
-            ("limits.first", self.limits.first, 1, 100),
-            ("limits.window_minutes", self.limits.window_minutes, 1, 1440),
-            (
-                "limits.per_sender_hour",
-                self.limits.per_sender_hour,
-                1,
-                10_000,
-            ),
-            ("limits.per_hour", self.limits.per_hour, 1, 1_000_000),
-            ("sweep.seconds", self.sweep.seconds, 1, 3600),
-            ("sweep.census_minutes", self.sweep.census_minutes, 0, 10_080),
-            ("retention.days", u32::from(self.retention.days), 0, 3650),
-        ] {
-            if !(least..=most).contains(&value) {
-                return Err((key, format!("must be from {least} to {most}")));
-            }
-        }
-        if let Some(kind) = self.offer.failures.iter().find(|kind| {
-            matches!(
-                kind,
-                Failure::LocalFault | Failure::RequireTls | Failure::NotTls
-            )
-        }) {
-            return Err((
-                "offer.failures",
-                format!("{kind} can't be offered to senders"),
-            ));
-        }
-        if let Err(error) = minijinja::Environment::new().render_str(&self.notification.subject, ())
-        {
-            return Err(("notification.subject", format!("{error:#}")));
-        }
-        let target = &self.log.target;
-        if !(target == "syslog" || target == "stderr" || target.starts_with('/')) {
-            return Err((
-                "log.target",
-                format!("{target:?} must be \"syslog\", \"stderr\" or an absolute path"),
-            ));
-        }
-        Ok(())
-    }
-
     /// The names of settings that differ from `other` and that a running daemon can't change.
     pub fn needs_restart(&self, other: &Self) -> Vec<&'static str> {
         let compared = [
@@ -420,3 +268,6 @@ impl Config {
         format!("{base}/{page}/{token}")
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,8 +1,12 @@
-//! From text to a [`Config`]: names, types and ranges, each error with its line and what would be right (pure).
+//! From text and environment to a [`Config`]: names, types and ranges, each error with its line or variable and what
+//! would be right (pure).
+
+use std::collections::BTreeMap;
 
 use serde::{Deserialize as _, Deserializer};
 use toml::{Table, Value};
 
+use super::environment::{self, Setting};
 use super::{Config, DEFAULT_FILE};
 use crate::address::Address;
 
@@ -25,24 +29,36 @@ pub(super) fn optional_address<'de, D: Deserializer<'de>>(
     text.parse().map(Some).map_err(serde::de::Error::custom)
 }
 
-/// Checks the text of a configuration file.
-pub(super) fn parse(text: &str) -> Result<Config, Problem> {
+/// The shipped file, as a table.
+pub(super) fn defaults() -> Result<Table, Problem> {
+    DEFAULT_FILE
+        .parse()
+        .map_err(|error: toml::de::Error| Problem::new(error.to_string()))
+}
+
+/// Checks the text of a configuration file together with the environment, whose word comes first.
+pub(super) fn parse(text: &str, variables: &BTreeMap<String, String>) -> Result<Config, Problem> {
     let given: Table = text.parse().map_err(|error: toml::de::Error| Problem {
-        line: error.span().map(|span| line_at(text, span.start)),
+        place: Place::File(error.span().map(|span| line_at(text, span.start))),
         message: error.message().to_owned(),
     })?;
-    let defaults: Table = DEFAULT_FILE
-        .parse()
-        .map_err(|error: toml::de::Error| Problem::new(error.to_string()))?;
+    let defaults = defaults()?;
     check_names(text, &given, &defaults)?;
+    let own_word = |section: &str, key: &str| {
+        let value = given.get(section).and_then(|table| table.get(key));
+        value.is_some_and(|value| value.as_str() != Some(""))
+    };
+    let mut settings = environment::settings(variables, &defaults)?;
+    // An older name stands in for a key that is not its own only where that has no value.
+    settings.retain(|one| !one.is_stand_in() || !own_word(&one.section, &one.key));
     for (section, key) in REQUIRED {
-        if given
+        let in_file = given
             .get(section)
-            .and_then(|table| table.get(key))
-            .is_none()
-        {
+            .is_some_and(|table| table.get(key).is_some());
+        if !in_file && !settings.iter().any(|one| one.is(section, key)) {
             return Err(Problem::new(format!(
-                "{section}.{key} is missing: it has no default that could be right for you"
+                "{section}.{key} is missing: it has no default that could be right for you; give it here or as {}",
+                environment::variable(section, key)
             )));
         }
     }
@@ -50,38 +66,58 @@ pub(super) fn parse(text: &str) -> Result<Config, Problem> {
     for (section, key, value) in entries(&given) {
         set(&mut merged, section, key, value.clone());
     }
-    let config: Config = merged
-        .try_into()
-        .map_err(|error: toml::de::Error| blame(text, &given, &defaults, error.message()))?;
-    config.check_ranges().map_err(|(key, message)| {
-        let line = key
-            .split_once('.')
-            .and_then(|(section, name)| line_of(text, section, name));
+    for one in &settings {
+        set(&mut merged, &one.section, &one.key, one.value.clone());
+    }
+    let config: Config = merged.try_into().map_err(|error: toml::de::Error| {
+        blame(text, &given, &settings, &defaults, error.message())
+    })?;
+    config.check_ranges().map_err(|(name, message)| {
+        let (section, key) = name.split_once('.').unwrap_or_default();
+        if let Some(one) = settings.iter().find(|one| one.is(section, key)) {
+            return one.problem(&message);
+        }
         Problem {
-            line,
-            message: format!("{key}: {message}"),
+            place: Place::File(line_of(text, section, key)),
+            message: format!("{name}: {message}"),
         }
     })?;
     Ok(config)
 }
 
-/// An error within the text of a configuration file.
+/// Does the environment alone give all that has no default?
+pub(super) fn is_enough(variables: &BTreeMap<String, String>) -> Result<bool, Problem> {
+    let settings = environment::settings(variables, &defaults()?)?;
+    let given = |(section, key)| settings.iter().any(|one| one.is(section, key));
+    Ok(REQUIRED.into_iter().all(given))
+}
+
+/// Where an error is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Place {
+    /// In the file, on this line where it is known.
+    File(Option<usize>),
+    /// In this environment variable.
+    Variable(String),
+}
+
+/// An error in a configuration.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Problem {
-    pub line: Option<usize>,
+    pub place: Place,
     pub message: String,
 }
 
 impl Problem {
     fn new(message: String) -> Self {
         Self {
-            line: None,
+            place: Place::File(None),
             message,
         }
     }
 }
 
-fn entries(table: &Table) -> impl Iterator<Item = (&str, &str, &Value)> {
+pub(super) fn entries(table: &Table) -> impl Iterator<Item = (&str, &str, &Value)> {
     table.iter().flat_map(|(section, body)| {
         let body = body.as_table();
         body.into_iter()
@@ -109,7 +145,7 @@ fn check_names(text: &str, given: &Table, defaults: &Table) -> Result<(), Proble
                 suggestion(section, defaults.keys())
             );
             return Err(Problem {
-                line: line.map(|n| n + 1),
+                place: Place::File(line.map(|n| n + 1)),
                 message,
             });
         };
@@ -125,7 +161,7 @@ fn check_names(text: &str, given: &Table, defaults: &Table) -> Result<(), Proble
                     suggestion(key, known.keys())
                 );
                 return Err(Problem {
-                    line: line_of(text, section, key),
+                    place: Place::File(line_of(text, section, key)),
                     message,
                 });
             }
@@ -135,23 +171,36 @@ fn check_names(text: &str, given: &Table, defaults: &Table) -> Result<(), Proble
 }
 
 /// Finds the key that makes a merged configuration fail, by trying each given key alone on top of the defaults:
-/// values in a table no longer know their line.
-fn blame(text: &str, given: &Table, defaults: &Table, message: &str) -> Problem {
-    for (section, key, value) in entries(given) {
+/// values in a table no longer know where they are from.
+fn blame(
+    text: &str,
+    given: &Table,
+    settings: &[Setting],
+    defaults: &Table,
+    message: &str,
+) -> Problem {
+    let fault = |section: &str, key: &str, value: &Value| {
         let mut one = defaults.clone();
         set(&mut one, section, key, value.clone());
-        if let Err(error) = one.try_into::<Config>() {
-            let message = format!("{section}.{key}: {}", error.message());
+        one.try_into::<Config>().err()
+    };
+    for one in settings {
+        if let Some(error) = fault(&one.section, &one.key, &one.value) {
+            return one.problem(error.message());
+        }
+    }
+    for (section, key, value) in entries(given) {
+        if let Some(error) = fault(section, key, value) {
             return Problem {
-                line: line_of(text, section, key),
-                message,
+                place: Place::File(line_of(text, section, key)),
+                message: format!("{section}.{key}: {}", error.message()),
             };
         }
     }
     Problem::new(message.to_owned())
 }
 
-fn suggestion<'a>(word: &str, known: impl Iterator<Item = &'a String>) -> String {
+pub(super) fn suggestion<'a>(word: &str, known: impl Iterator<Item = &'a String>) -> String {
     let nearest = known
         .map(|name| (strsim::jaro_winkler(word, name), name))
         .max_by(|a, b| a.0.total_cmp(&b.0));
@@ -192,15 +241,19 @@ mod tests {
 
     const MINIMAL: &str = "senders.internal = [\"*\"]\n[link]\nbase_url = \"https://x.example\"\n[notification]\nfrom_address = \"a@x.example\"\nadmin_contact = \"b\"\n";
 
+    fn read(text: &str) -> Result<Config, Problem> {
+        parse(text, &BTreeMap::new())
+    }
+
     #[test]
     fn the_shipped_example_is_a_whole_configuration() {
-        let config = parse(DEFAULT_FILE).unwrap();
+        let config = read(DEFAULT_FILE).unwrap();
         assert_eq!(config.case_url("T"), "https://posttls.example.org/c/T");
     }
 
     #[test]
     fn what_is_left_out_keeps_its_default() {
-        let config = parse(MINIMAL).unwrap();
+        let config = read(MINIMAL).unwrap();
         assert_eq!(config.notification.smtp_port, 25);
         assert_eq!(config.notification.from_address.as_str(), "a@x.example");
     }
@@ -246,10 +299,10 @@ mod tests {
                 Some(rest) => format!("{MINIMAL}\n{rest}"),
                 None => format!("{MINIMAL}{text}"),
             };
-            let problem = parse(&text).unwrap_err();
+            let problem = read(&text).unwrap_err();
             assert!(problem.message.contains(message), "{text}: {problem:?}");
             if line.is_some() {
-                assert_eq!(problem.line, line, "{text}: {problem:?}");
+                assert_eq!(problem.place, Place::File(line), "{text}: {problem:?}");
             }
         }
     }
@@ -257,7 +310,7 @@ mod tests {
     #[test]
     fn required_keys_are_asked_for() {
         assert!(
-            parse("senders.internal = []")
+            read("senders.internal = []")
                 .unwrap_err()
                 .message
                 .contains("link.base_url is missing")

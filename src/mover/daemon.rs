@@ -167,6 +167,7 @@ pub fn run(config_path: &Path) -> Result<(), DaemonError> {
         started.recv().map_err(|_| DaemonError::Child)?;
         serving
     };
+    super::retention::start(config_path.to_owned(), Arc::clone(&store));
     let retrying = Arc::clone(&desk);
     thread::spawn(move || {
         let mut swept = Instant::now();

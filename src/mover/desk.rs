@@ -116,6 +116,8 @@ impl Desk {
             }
         };
         match self.store.case(id)? {
+            // Nothing is left that could be shown.
+            Some(case) if case.redacted_at.is_some() => Ok(Answer::Expired),
             Some(case) => body(case),
             None => Ok(Answer::Unknown),
         }

@@ -47,7 +47,11 @@ const USUAL_LIFETIME: i64 = 5 * 86_400;
 #[command(name = "posttls-pipe", version)]
 struct Arguments {
     /// The configuration file.
-    #[arg(long, default_value = "/etc/posttls/posttls.toml")]
+    #[arg(
+        long,
+        default_value = "/etc/posttls/posttls.toml",
+        env = "POSTTLS_CONFIG"
+    )]
     config: PathBuf,
     /// `${client_address}`: empty for mail that Postfix made itself.
     #[arg(long, allow_hyphen_values = true)]

@@ -299,6 +299,7 @@ mod tests {
             asked: Asked::Sender,
             closed_at: None,
             closed_why: None,
+            redacted_at: None,
         };
         let times = |seconds: i64| format!("[time {seconds}]");
         compose(

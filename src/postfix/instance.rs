@@ -380,7 +380,7 @@ fn note_failure(result: Result<(), PostfixError>, is: &str) {
     }
 }
 
-fn program(name: &str, config_dir: &Path) -> Command {
+pub(super) fn program(name: &str, config_dir: &Path) -> Command {
     let mut command = Command::new(name);
     command
         .env_clear()
@@ -391,7 +391,7 @@ fn program(name: &str, config_dir: &Path) -> Command {
     command
 }
 
-fn run(command: &mut Command) -> Result<Output, PostfixError> {
+pub(super) fn run(command: &mut Command) -> Result<Output, PostfixError> {
     let program = std::iter::once(command.get_program())
         .chain(command.get_args())
         .map(|word| word.to_string_lossy())

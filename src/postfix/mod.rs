@@ -1,6 +1,7 @@
 //! Everything that knows Postfix.
 
 mod defer_log;
+pub mod domains;
 mod envelope;
 pub mod instance;
 mod mark;

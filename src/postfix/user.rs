@@ -63,6 +63,19 @@ pub fn lookup(name: &str) -> Result<User, UserError> {
     }
 }
 
+/// The login name of a user number. `None` when nobody has it, or the system can't be asked.
+pub fn name_of(uid: u32) -> Option<String> {
+    let output = Command::new("getent")
+        .env_clear()
+        .env("PATH", super::instance::PROGRAM_PATH)
+        .args(["passwd", &uid.to_string()])
+        .output()
+        .ok()?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    let name = text.split(':').next()?;
+    (!name.is_empty()).then(|| name.to_owned())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -77,6 +90,8 @@ mod tests {
                 gid: 0
             }
         );
+        assert_eq!(name_of(0).as_deref(), Some("root"));
+        assert_eq!(name_of(u32::MAX - 1), None);
         for name in ["", "--help", "no such user"] {
             assert!(matches!(lookup(name), Err(UserError::Unknown(_))), "{name}");
         }

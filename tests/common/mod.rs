@@ -196,7 +196,11 @@ impl Stage {
     pub fn configure(&self, section: &str, key: &str, value: &str) {
         let path = self.sandbox.config_file();
         let text = std::fs::read_to_string(&path).expect("posttls.toml");
+        let header = format!("[{section}]");
         let mut lines = Vec::new();
+        if !text.lines().any(|line| line == header) {
+            lines.push(format!("{header}\n{key} = {value}\n"));
+        }
         let mut here = false;
         for line in text.lines() {
             here = if line.starts_with('[') {

@@ -3,6 +3,8 @@
 use rusqlite::{OptionalExtension as _, Transaction, params};
 
 use super::cases::sender_column;
+use super::consents::is_in_force;
+use super::mandatory::nearest_listed;
 use super::moves::{By, decide};
 use super::news::owe;
 use super::{Store, StoreError, now_ms, record};
@@ -60,6 +62,8 @@ pub struct Admitted {
     pub case: CaseId,
     /// The recipients that were not known before, or are now known to be stuck for TLS.
     pub fresh: Vec<Address>,
+    /// What was decided for some of these at once, in whose name, and by which remembered choice.
+    pub decided: Vec<(Address, Action, Actor, Option<ConsentId>)>,
 }
 
 impl Store {
@@ -79,10 +83,20 @@ impl Store {
                 Some(case) => (case, false),
                 None => (insert_case(tx, new)?, true),
             };
-            let mut fresh = Vec::new();
+            if !is_new && new.asked == Asked::Sender {
+                // The configuration was another one before: whoever is asked about a part is told about all.
+                tx.prepare_cached("UPDATE cases SET asked = 'sender' WHERE id = ?1 AND asked <> 'sender'")?
+                    .execute([case])?;
+            }
+            let (mut fresh, mut decided) = (Vec::new(), Vec::new());
             for recipient in &new.recipients {
-                if admit_recipient(tx, case, new.asked, recipient)? {
-                    fresh.push(recipient.address.clone());
+                let recipient = still_valid(tx, new.asked, recipient)?;
+                if !admit_recipient(tx, case, new.asked, &recipient)? {
+                    continue;
+                }
+                fresh.push(recipient.address.clone());
+                if let Some((action, actor)) = recipient.action {
+                    decided.push((recipient.address, action, actor, recipient.consent));
                 }
             }
             let open: bool = tx
@@ -103,7 +117,7 @@ impl Store {
                 let detail = format!("{count} recipients deferred, state {state}, by {}", new.source);
                 record(tx, case, "", "opened", &detail)?;
             }
-            Ok(Admitted { case, fresh })
+            Ok(Admitted { case, fresh, decided })
         })
     }
 }
@@ -126,6 +140,35 @@ fn insert_case(tx: &Transaction<'_>, new: &NewCase) -> rusqlite::Result<CaseId> 
         new.asked,
     ])?;
     Ok(CaseId(tx.last_insert_rowid()))
+}
+
+/// What was judged before this transaction, if that is still right: a domain may have been listed since, and a remembered
+/// choice have ended.
+fn still_valid(
+    tx: &Transaction<'_>,
+    asked: Asked,
+    judged: &NewRecipient,
+) -> rusqlite::Result<NewRecipient> {
+    let mut new = judged.clone();
+    let listed = match Domain::nearest(&new.address) {
+        Some(domain) if new.state == RecipientState::Open => nearest_listed(tx, &domain)?,
+        _ => None,
+    };
+    if listed.is_some() {
+        new.may_send = false;
+        new.consent = None;
+        new.action = match (asked, new.action) {
+            (Asked::Sender, _) => Some((Action::Delete, Actor::Mandatory)),
+            (Asked::Nobody, Some((Action::Send, _))) => Some((Action::Keep, Actor::Policy)),
+            (Asked::Nobody, action) => action,
+        };
+    } else if let Some(consent) = new.consent
+        && !is_in_force(tx, consent)?
+    {
+        new.consent = None;
+        new.action = None;
+    }
+    Ok(new)
 }
 
 /// Whether the recipient is new, or was only watched until now.

@@ -19,7 +19,7 @@ pub enum Claim {
     Elsewhere,
 }
 
-const CASE_COLUMNS: &str = "id, queue_id, sender, arrival, subject, message_id, retry_until, state, opened_at, notified_at, source, asked, closed_at, closed_why";
+const CASE_COLUMNS: &str = "id, queue_id, sender, arrival, subject, message_id, retry_until, state, opened_at, notified_at, source, asked, closed_at, closed_why, redacted_at";
 
 fn case_of(row: &Row<'_>) -> rusqlite::Result<Case> {
     let sender: String = row.get(2)?;
@@ -40,6 +40,7 @@ fn case_of(row: &Row<'_>) -> rusqlite::Result<Case> {
         asked: row.get(11)?,
         closed_at: row.get(12)?,
         closed_why: row.get(13)?,
+        redacted_at: row.get(14)?,
     })
 }
 

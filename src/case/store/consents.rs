@@ -1,6 +1,6 @@
 //! Remembered choices: given by senders, in force for a time, used by the policy, ended by whoever may.
 
-use rusqlite::{OptionalExtension as _, Row, params};
+use rusqlite::{OptionalExtension as _, Row, Transaction, params};
 
 use super::{Store, StoreError, now_ms};
 use crate::address::Address;
@@ -49,9 +49,18 @@ pub struct Consent {
     pub ended_why: Option<String>,
     /// How often it was used.
     pub uses: i64,
+    /// When it was last used, in Unix milliseconds.
+    pub used_at: Option<i64>,
 }
 
-const COLUMNS: &str = "id, sender, scope, target, failures, client, granted_at, expires_at, ended_at, ended_why, uses";
+impl Consent {
+    /// Does it hold at this moment, in Unix milliseconds?
+    pub fn is_in_force(&self, now: i64) -> bool {
+        self.ended_at.is_none() && self.expires_at > now
+    }
+}
+
+const COLUMNS: &str = "id, sender, scope, target, failures, client, granted_at, expires_at, ended_at, ended_why, uses, used_at";
 
 fn consent_of(row: &Row<'_>) -> rusqlite::Result<Consent> {
     let failures: String = row.get(4)?;
@@ -70,6 +79,7 @@ fn consent_of(row: &Row<'_>) -> rusqlite::Result<Consent> {
         ended_at: row.get(8)?,
         ended_why: row.get(9)?,
         uses: row.get(10)?,
+        used_at: row.get(11)?,
     })
 }
 
@@ -177,4 +187,19 @@ impl Store {
             .map(|count| count == 1)
         })
     }
+}
+
+/// Does a choice hold now? Within the transaction that is about to use it.
+pub(super) fn is_in_force(tx: &Transaction<'_>, id: ConsentId) -> rusqlite::Result<bool> {
+    tx.prepare_cached(
+        "SELECT EXISTS (SELECT 1 FROM consents WHERE id = ?1 AND ended_at IS NULL AND expires_at > ?2)",
+    )?
+    .query_row(params![id, now_ms()], |row| row.get(0))
+}
+
+/// Counts a decision that a choice has made, within its transaction.
+pub(super) fn count_use(tx: &Transaction<'_>, id: ConsentId) -> rusqlite::Result<()> {
+    tx.prepare_cached("UPDATE consents SET uses = uses + 1, used_at = ?2 WHERE id = ?1")?
+        .execute(params![id, now_ms()])?;
+    Ok(())
 }

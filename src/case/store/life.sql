@@ -7,6 +7,9 @@ ALTER TABLE cases ADD COLUMN closed_why TEXT;
 ALTER TABLE cases ADD COLUMN reminders INTEGER NOT NULL DEFAULT 0;   -- how many were sent
 ALTER TABLE cases ADD COLUMN remind_at INTEGER;                      -- when the next one is due
 ALTER TABLE cases ADD COLUMN redacted_at INTEGER;                    -- personal data was removed
+UPDATE cases SET closed_why = 'unknown',
+    closed_at = coalesce((SELECT max(at) FROM events WHERE case_id = cases.id AND what = 'closed'), opened_at)
+WHERE state = 'closed';
 CREATE INDEX cases_to_remind ON cases (remind_at) WHERE remind_at IS NOT NULL;
 CREATE INDEX cases_by_sender ON cases (sender, state, arrival);
 CREATE INDEX cases_by_opening ON cases (opened_at);
@@ -48,6 +51,7 @@ CREATE TABLE letters (
 ) STRICT;
 CREATE INDEX letters_by_sender ON letters (sender, claimed_at);
 CREATE INDEX letters_by_time ON letters (claimed_at);
+CREATE INDEX letters_by_case ON letters (case_id) WHERE case_id IS NOT NULL;
 
 -- What the admin is to be told, at most once a cause and hour.
 CREATE TABLE alerts (
@@ -87,6 +91,7 @@ CREATE TABLE consents (
 CREATE INDEX consents_in_force ON consents (sender, target) WHERE ended_at IS NULL;
 
 ALTER TABLE decisions ADD COLUMN consent_id INTEGER REFERENCES consents (id);
+CREATE INDEX decisions_by_consent ON decisions (consent_id) WHERE consent_id IS NOT NULL;
 
 -- Events may be blanked when a case is redacted, and changed in no other way.
 DROP TRIGGER events_are_not_changed;

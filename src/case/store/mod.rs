@@ -11,6 +11,7 @@ mod consents;
 mod mandatory;
 mod moves;
 mod news;
+mod retention;
 mod senders;
 
 use std::path::{Path, PathBuf};
@@ -30,8 +31,9 @@ use super::{
 pub use admission::{Admitted, NewCase, NewRecipient};
 pub use cases::Claim;
 pub use consents::{Consent, NewConsent};
-pub use mandatory::MandatoryDomain;
+pub use mandatory::{Affected, Effect, Listing, MandatoryDomain};
 pub use moves::{Decided, Move, MoveId, MoveRecipient};
+pub use retention::Forgotten;
 
 /// How long a statement waits for another process's transaction.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
@@ -132,6 +134,10 @@ impl Store {
         connection
             .pragma_update(None, "foreign_keys", true)
             .map_err(fault("cannot switch foreign keys on"))?;
+        // What is removed is overwritten: whoever gets hold of the file or of a backup finds no more than we show.
+        connection
+            .pragma_update(None, "secure_delete", true)
+            .map_err(fault("cannot switch secure_delete on"))?;
         connection
             .pragma_update(None, "synchronous", "FULL")
             .map_err(fault("cannot set synchronous"))?;
@@ -331,5 +337,9 @@ macro_rules! number_column {
 }
 number_column!(CaseId, ConsentId, SenderId);
 
+#[cfg(test)]
+mod policy_tests;
+#[cfg(test)]
+mod retention_tests;
 #[cfg(test)]
 mod tests;

@@ -6,6 +6,7 @@
 use rusqlite::{OptionalExtension as _, Row, Transaction, params};
 
 use super::cases::{address_of, close_if_settled};
+use super::consents::count_use;
 use super::news::{forget, owe, owe_if_told};
 use super::{Store, StoreError, now_ms, record};
 use crate::address::Address;
@@ -313,6 +314,9 @@ pub(super) fn decide(
         .execute(params![
             recipient, action, by.actor, by.client, now, by.consent
         ])?;
+        if let Some(consent) = by.consent {
+            count_use(tx, consent)?;
+        }
         tx.prepare_cached("UPDATE recipients SET state = ?2 WHERE id = ?1")?
             .execute(params![recipient, next])?;
         forget(tx, *recipient, News::Stuck)?;
