@@ -1,6 +1,7 @@
 //! `posttls`, the admin's command: its command line, and one place that prints errors and chooses the exit code.
 
 mod cases;
+mod check;
 mod decide;
 mod demo;
 mod init;
@@ -47,6 +48,10 @@ enum Command {
     Release(DecideOptions),
     /// Delete recipients of a message from the queue, in the sender's place.
     Delete(DecideOptions),
+    /// Look the whole installation over: one line a check, each with what to do. Changes nothing, sends no mail.
+    ///
+    /// Exit code 0: nothing failed, though there may be warnings; 1: something did.
+    Check(check::CheckOptions),
     /// Start or stop real Postfix instances in a directory, to try PostTLS out.
     Sandbox(sandbox::SandboxOptions),
     /// Show the main job on real Postfix in a sandbox.
@@ -102,6 +107,7 @@ pub fn main() -> Exit {
         Command::Case(options) => cases::show(options, &line.config),
         Command::Release(options) => decide::run(options, Action::Send, &line.config),
         Command::Delete(options) => decide::run(options, Action::Delete, &line.config),
+        Command::Check(options) => check::run(options, &line.config),
         Command::Sandbox(options) => sandbox::run(options),
         Command::Demo(options) => demo::run(options),
     };

@@ -8,10 +8,13 @@ mod admission;
 mod alerts;
 mod cases;
 mod consents;
+mod health;
+mod history;
 mod mandatory;
 mod moves;
 mod news;
 mod senders;
+mod statistics;
 
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -30,8 +33,11 @@ use super::{
 pub use admission::{Admitted, NewCase, NewRecipient};
 pub use cases::Claim;
 pub use consents::{Consent, NewConsent};
+pub use health::{Health, Integrity, Version};
+pub use history::{HistoryFilter, HistoryLine};
 pub use mandatory::MandatoryDomain;
 pub use moves::{Decided, Move, MoveId, MoveRecipient};
+pub use statistics::{DomainCount, Moment, Statistics};
 
 /// How long a statement waits for another process's transaction.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
