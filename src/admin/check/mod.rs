@@ -5,6 +5,7 @@
 
 mod access;
 mod context;
+mod hook;
 mod instances;
 mod network;
 mod notices;
@@ -105,11 +106,11 @@ const CHECKS: &[(&str, Check)] = &[
     ("bounce-template", notices::bounce_template),
     ("cleanup-service", notices::cleanup_service),
     ("header-check", notices::header_check),
-    ("status-filter", notices::status_filter),
-    ("transport", notices::transport),
-    ("hook-recipient-limit", notices::recipient_limit),
-    ("hook-time-limit", notices::time_limit),
-    ("pipe-entry", notices::pipe_entry),
+    ("status-filter", hook::status_filter),
+    ("transport", hook::transport),
+    ("hook-recipient-limit", hook::recipient_limit),
+    ("hook-time-limit", hook::time_limit),
+    ("pipe-entry", hook::pipe_entry),
     ("pipe-program", access::pipe_program),
     ("pipe-user", access::pipe_user),
     ("smtpd-recipients", smtpd::recipients),
