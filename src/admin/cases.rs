@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use super::{AdminError, Done, print, print_json};
 use crate::case::store::{Event, Store};
-use crate::case::{Case, CaseState, Recipient};
+use crate::case::{Asked, Case, CaseState, Recipient, Source};
 use crate::config::Config;
 use crate::exit::Exit;
 use crate::postfix::QueueId;
@@ -154,8 +154,8 @@ pub(super) fn show(options: &CaseOptions, config: &Path) -> Done {
             let copy = copy.unwrap_or_else(|| "none".to_owned());
             let _ = writeln!(
                 out,
-                "    move {} is stopped for you to look at; its copy for the may instance: {copy}",
-                id.0
+                "    move {} is stopped for you to look at (posttls resolve {}); its copy for the may instance: {copy}",
+                id.0, case.key.queue_id
             );
         }
     }
@@ -182,12 +182,21 @@ fn headline(case: &Case) -> String {
         .as_ref()
         .map(ToString::to_string)
         .unwrap_or_default();
-    let told = case.notified_at.map_or_else(
-        || "not notified".to_owned(),
-        |at| format!("notified {}", clock(at)),
-    );
+    let told = match (case.asked, case.notified_at) {
+        (Asked::Nobody, _) => "nobody is asked".to_owned(),
+        (Asked::Sender, None) => "not notified".to_owned(),
+        (Asked::Sender, Some(at)) => format!("notified {}", clock(at)),
+    };
+    let why = match &case.closed_why {
+        Some(why) if case.state == CaseState::Closed => format!(" ({})", text::shown(why)),
+        _ => String::new(),
+    };
+    let found = match case.source {
+        Source::Notice => String::new(),
+        source => format!(", found by {source}"),
+    };
     format!(
-        "{}  {}  from=<{sender}>  {}, {told}",
+        "{}  {}  from=<{sender}>  {}{why}, {told}{found}",
         case.key.queue_id,
         clock(case.key.arrival * 1000),
         case.state
@@ -200,13 +209,17 @@ fn line(recipient: &Recipient) -> String {
     } else {
         ", may not go unencrypted"
     };
+    let passage = recipient
+        .passage
+        .map_or_else(String::new, |passage| format!(", may instance: {passage}"));
     format!(
-        "to=<{}>  {}, {}{note}",
+        "to=<{}>  {}, {}{passage}{note}",
         recipient.address, recipient.failure, recipient.state
     )
 }
 
-fn clock(milliseconds: i64) -> String {
+/// A time as logs have it, in the time zone of this host.
+pub(super) fn clock(milliseconds: i64) -> String {
     let Ok(timestamp) = Timestamp::from_millisecond(milliseconds) else {
         return "?".to_owned();
     };

@@ -100,8 +100,8 @@ impl Store {
                        AND (?4 IS NULL OR r.domain = ?4 OR substr(r.domain, -length(?4) - 1) = '.' || ?4)
                        AND (?5 IS NULL OR d.decided_at >= ?5)
                        AND (?6 IS NULL OR d.decided_at < ?6)
-                     ORDER BY d.id DESC LIMIT ?7)
-                 ORDER BY id",
+                     ORDER BY d.decided_at DESC, d.id DESC LIMIT ?7)
+                 ORDER BY decided_at, id",
             )?;
             let mut rows = statement.query(params![
                 filter.queue_id,

@@ -13,6 +13,7 @@ mod history;
 mod mandatory;
 mod moves;
 mod news;
+mod resolve;
 mod senders;
 mod statistics;
 
