@@ -104,7 +104,7 @@ fn bars(summary: &Summary) -> (usize, Vec<(Date, Day)>) {
 
 /// A number that an axis may end with: above `most`, with a few whole steps below it.
 fn axis_end(most: i64) -> i64 {
-    let step = 10i64.pow(u32::try_from(most.max(1).ilog10()).unwrap_or(0));
+    let step = 10i64.pow(most.max(1).ilog10());
     let step = if step == 1 { 1 } else { step / 2 };
     (most / step + 1) * step
 }
