@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use super::{AdminError, Done, print, print_json};
 use crate::case::store::{Event, Store};
-use crate::case::{Asked, Case, CaseState, Recipient};
+use crate::case::{Asked, Case, CaseState, Recipient, Source};
 use crate::config::Config;
 use crate::exit::Exit;
 use crate::postfix::QueueId;
@@ -156,8 +156,8 @@ pub(super) fn show(options: &CaseOptions, config: &Path) -> Done {
             let copy = copy.unwrap_or_else(|| "none".to_owned());
             let _ = writeln!(
                 out,
-                "    move {} is stopped for you to look at; its copy for the may instance: {copy}",
-                id.0
+                "    move {} is stopped for you to look at (posttls resolve {}); its copy for the may instance: {copy}",
+                id.0, case.key.queue_id
             );
         }
     }
@@ -183,16 +183,24 @@ fn headline(case: &Case) -> String {
         (Some(sender), None) => &sender.to_string(),
         (None, _) => "",
     };
-    let told = match case.notified_at {
-        Some(at) => format!("notified {}", clock(at)),
-        None if case.asked == Asked::Nobody => "its sender is not asked".to_owned(),
-        None => "not notified".to_owned(),
+    let told = match (case.asked, case.notified_at) {
+        (Asked::Nobody, _) => "nobody is asked".to_owned(),
+        (Asked::Sender, None) => "not notified".to_owned(),
+        (Asked::Sender, Some(at)) => format!("notified {}", clock(at)),
+    };
+    let why = match &case.closed_why {
+        Some(why) if case.state == CaseState::Closed => format!(" ({})", text::shown(why)),
+        _ => String::new(),
+    };
+    let found = match case.source {
+        Source::Notice => String::new(),
+        source => format!(", found by {source}"),
     };
     let redacted = case.redacted_at.map_or_else(String::new, |at| {
         format!(", personal data removed {}", clock(at))
     });
     format!(
-        "{}  {}  from=<{sender}>  {}, {told}{redacted}",
+        "{}  {}  from=<{sender}>  {}{why}, {told}{found}{redacted}",
         case.key.queue_id,
         clock(case.key.arrival * 1000),
         case.state
@@ -205,8 +213,11 @@ fn line(recipient: &Recipient) -> String {
     } else {
         ", may not go unencrypted"
     };
+    let passage = recipient
+        .passage
+        .map_or_else(String::new, |passage| format!(", may instance: {passage}"));
     format!(
-        "to=<{}>  {}, {}{note}",
+        "to=<{}>  {}, {}{passage}{note}",
         recipient.address, recipient.failure, recipient.state
     )
 }

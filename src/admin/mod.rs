@@ -2,12 +2,18 @@
 
 mod answers;
 mod cases;
+mod check;
 mod consents;
 mod decide;
 mod demo;
 mod init;
+mod log;
 mod mandatory;
+mod moment;
+mod policy_test;
+mod resolve;
 mod sandbox;
+mod stats;
 mod who;
 
 use std::path::PathBuf;
@@ -55,6 +61,24 @@ enum Command {
     Mandatory(mandatory::MandatoryOptions),
     /// Show or revoke choices that senders wanted to be remembered.
     Consents(consents::ConsentsOptions),
+    /// Show a move that was stopped in the middle, and record that you have settled it by hand.
+    Resolve(resolve::ResolveOptions),
+    /// Look the whole installation over: one line a check, each with what to do. Changes nothing, sends no mail.
+    ///
+    /// Exit code 0: nothing failed, though there may be warnings; 1: something did.
+    Check(check::CheckOptions),
+    /// Show who decided what, when, from which address, and what came of it; the newest last.
+    ///
+    /// Decisions by the link, by admins, by the configuration, mandatory domains and remembered choices.
+    Log(log::LogOptions),
+    /// Count: domains without TLS, cases and decisions by day, time to decide, and what became of the recipients.
+    ///
+    /// Counts need no addresses, so they stay when those are removed.
+    Stats(stats::StatsOptions),
+    /// Say what would be done with a failure for a recipient: who is asked, what may be chosen, and why.
+    ///
+    /// Changes nothing.
+    Test(policy_test::TestOptions),
     /// Start or stop real Postfix instances in a directory, to try PostTLS out.
     Sandbox(sandbox::SandboxOptions),
     /// Show the main job on real Postfix in a sandbox.
@@ -112,6 +136,11 @@ pub fn main() -> Exit {
         Command::Delete(options) => decide::run(options, Action::Delete, &line.config),
         Command::Mandatory(options) => mandatory::run(options, &line.config),
         Command::Consents(options) => consents::run(options, &line.config),
+        Command::Resolve(options) => resolve::run(options, &line.config),
+        Command::Check(options) => check::run(options, &line.config),
+        Command::Log(options) => log::run(options, &line.config),
+        Command::Stats(options) => stats::run(options, &line.config),
+        Command::Test(options) => policy_test::run(options, &line.config),
         Command::Sandbox(options) => sandbox::run(options),
         Command::Demo(options) => demo::run(options),
     };

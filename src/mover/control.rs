@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use log::{error, warn};
 use rustix::fs::{FlockOperation, flock};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::Desk;
@@ -33,6 +34,31 @@ pub struct Order {
     pub recipients: Vec<Address>,
     /// Who asks: the login name behind the command.
     pub by: String,
+}
+
+/// A question that changes nothing: is a mover there, and which?
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Ping {
+    /// Says which message this is.
+    pub ping: bool,
+}
+
+/// The answer to a [`Ping`].
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Pulse {
+    /// The running version of PostTLS.
+    pub version: String,
+    /// Decisions that are still to be carried out.
+    pub unfinished: usize,
+}
+
+/// What comes in by the control socket.
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+enum Request {
+    Order(Order),
+    Ping(#[expect(dead_code, reason = "it says all by being one")] Ping),
 }
 
 /// What became of an order.
@@ -144,10 +170,17 @@ pub fn serve(run_dir: &Path, desk: Arc<Desk>, _lock: &Lock) -> Result<(), Contro
 
 fn answer(stream: &UnixStream, desk: &Desk) -> io::Result<()> {
     stream.set_read_timeout(Some(Duration::from_secs(10)))?;
-    let Some(order) = receive::<Order>(stream, MAX_QUESTION)? else {
-        return Ok(());
-    };
-    send(stream, &carry_out(&order, desk), MAX_ANSWER)
+    match receive::<Request>(stream, MAX_QUESTION)? {
+        None => Ok(()),
+        Some(Request::Order(order)) => send(stream, &carry_out(&order, desk), MAX_ANSWER),
+        Some(Request::Ping(_)) => {
+            let pulse = Pulse {
+                version: env!("CARGO_PKG_VERSION").to_owned(),
+                unfinished: desk.unfinished().map_err(io::Error::other)?,
+            };
+            send(stream, &pulse, MAX_ANSWER)
+        }
+    }
 }
 
 /// Carries an order out at this desk.
@@ -197,6 +230,22 @@ fn choices(
 /// # Errors
 /// When it does not answer.
 pub fn ask(run_dir: &Path, order: &Order) -> Result<Option<Report>, ControlError> {
+    exchange(run_dir, order, Duration::from_secs(60))
+}
+
+/// Asks whether a mover is running, and waits at most `patience` for its answer. `None` when none is.
+///
+/// # Errors
+/// When it does not answer.
+pub fn ping(run_dir: &Path, patience: Duration) -> Result<Option<Pulse>, ControlError> {
+    exchange(run_dir, &Ping { ping: true }, patience)
+}
+
+fn exchange<T: DeserializeOwned>(
+    run_dir: &Path,
+    question: &impl Serialize,
+    patience: Duration,
+) -> Result<Option<T>, ControlError> {
     let path = socket(run_dir);
     let fault = |doing| {
         let path = path.clone();
@@ -219,11 +268,11 @@ pub fn ask(run_dir: &Path, order: &Order) -> Result<Option<Report>, ControlError
         Err(error) => return Err(fault("connect to the mover")(error)),
     };
     stream
-        .set_read_timeout(Some(Duration::from_secs(60)))
+        .set_read_timeout(Some(patience))
         .map_err(fault("set a time-out"))?;
-    send(&stream, order, MAX_QUESTION).map_err(fault("send an order to the mover"))?;
-    let report = receive(&stream, MAX_ANSWER).map_err(fault("read the mover's answer"))?;
-    report
+    send(&stream, question, MAX_QUESTION).map_err(fault("ask the mover"))?;
+    let answer = receive(&stream, MAX_ANSWER).map_err(fault("read the mover's answer"))?;
+    answer
         .map(Some)
         .ok_or_else(|| fault("read the mover's answer")(io::ErrorKind::UnexpectedEof.into()))
 }

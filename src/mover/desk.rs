@@ -67,6 +67,14 @@ impl Desk {
         self.rules.read().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// How many decisions are still to be carried out.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub fn unfinished(&self) -> Result<usize, StoreError> {
+        self.store.unfinished_moves().map(|moves| moves.len())
+    }
+
     /// Answers one question of the web child. Never fails: what goes wrong is logged, and the child hears "busy".
     pub fn answer(&self, question: Question) -> Answer {
         let result = match question {

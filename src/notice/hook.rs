@@ -32,7 +32,7 @@ use crate::{logging, text};
 const MAX_NOTICE: u64 = 16 * 1024 * 1024;
 
 /// pipe(8) kills the hook after `posttls_time_limit`, 120 seconds in postfix-conf/encrypt-main.cf: end well before it.
-const DEADLINE: Duration = Duration::from_secs(90);
+pub(crate) const DEADLINE: Duration = Duration::from_secs(90);
 
 /// A claim older than this is that of a process that died: pipe(8) lets none live that long.
 const STALE_CLAIM_MS: i64 = 150_000;

@@ -4,4 +4,4 @@ mod compose;
 mod send;
 
 pub use compose::{ComposeError, Letter, TEMPLATES, compose};
-pub use send::{SendError, send};
+pub use send::{SendError, probe, send};

@@ -35,6 +35,14 @@ pub enum SendError {
         /// The sender who should have been told.
         to: String,
     },
+    /// No session came about.
+    #[error("{server} can't be used: {}", chain(source))]
+    Session {
+        /// Host and port.
+        server: String,
+        /// What happened.
+        source: lettre::transport::smtp::Error,
+    },
 }
 
 /// The library's errors say what failed; why stands in their sources.
@@ -55,7 +63,7 @@ impl SendError {
     /// Has the server refused for good (a 5xx reply)? Everything else may be better later.
     pub fn is_permanent(&self) -> bool {
         match self {
-            Self::Smtp { source, .. } => source.is_permanent(),
+            Self::Smtp { source, .. } | Self::Session { source, .. } => source.is_permanent(),
             Self::NoSmtputf8 { .. } => true,
         }
     }
@@ -87,6 +95,20 @@ pub fn send(letter: &Letter, settings: &Notification) -> Result<(), SendError> {
         .and_then(|_| session.command(Content(&letter.message.formatted())))
         .map_err(|source| fault(&server, &to, source))?;
     // It is taken: whatever the server says to QUIT changes nothing.
+    let _ = session.quit();
+    Ok(())
+}
+
+/// Opens a session as for a letter, with TLS and credentials as configured, and ends it again.
+///
+/// # Errors
+/// When no session comes about.
+pub fn probe(settings: &Notification) -> Result<(), SendError> {
+    let mut session = connect(settings).map_err(|source| SendError::Session {
+        server: format!("{}:{}", settings.smtp_host, settings.smtp_port),
+        source,
+    })?;
+    // All that was to be learnt is learnt.
     let _ = session.quit();
     Ok(())
 }

@@ -380,6 +380,7 @@ fn note_failure(result: Result<(), PostfixError>, is: &str) {
     }
 }
 
+/// A command of Postfix on the instance in `config_dir`, with a fixed environment.
 pub(super) fn program(name: &str, config_dir: &Path) -> Command {
     let mut command = Command::new(name);
     command
@@ -391,23 +392,40 @@ pub(super) fn program(name: &str, config_dir: &Path) -> Command {
     command
 }
 
-pub(super) fn run(command: &mut Command) -> Result<Output, PostfixError> {
-    let program = std::iter::once(command.get_program())
+impl PostfixError {
+    /// What a program said that failed.
+    pub(super) fn failed(command: &Command, output: &Output) -> Self {
+        Self::Failed {
+            program: line(command),
+            status: output.status,
+            said: crate::text::readable(&String::from_utf8_lossy(&output.stderr), 500),
+        }
+    }
+}
+
+fn line(command: &Command) -> String {
+    std::iter::once(command.get_program())
         .chain(command.get_args())
         .map(|word| word.to_string_lossy())
         .collect::<Vec<_>>()
-        .join(" ");
-    let output = match command.stdin(std::process::Stdio::null()).output() {
-        Ok(output) => output,
-        Err(source) => return Err(PostfixError::Run { program, source }),
-    };
-    if output.status.success() {
-        return Ok(output);
-    }
-    let said = crate::text::readable(&String::from_utf8_lossy(&output.stderr), 500);
-    Err(PostfixError::Failed {
-        program,
-        status: output.status,
-        said,
+        .join(" ")
+}
+
+/// Runs a command to its end, however it ends.
+pub(super) fn output(command: &mut Command) -> Result<Output, PostfixError> {
+    let result = command.stdin(std::process::Stdio::null()).output();
+    result.map_err(|source| PostfixError::Run {
+        program: line(command),
+        source,
     })
+}
+
+/// Runs a command that must succeed.
+pub(super) fn run(command: &mut Command) -> Result<Output, PostfixError> {
+    let output = output(command)?;
+    if output.status.success() {
+        Ok(output)
+    } else {
+        Err(PostfixError::failed(command, &output))
+    }
 }

@@ -8,6 +8,7 @@ mod mark;
 mod queue_file;
 mod queue_id;
 mod record;
+pub mod settings;
 pub mod user;
 
 pub use defer_log::{Deferral, deferrals};
@@ -16,3 +17,4 @@ pub use mark::{MarkError, mark_done};
 pub use queue_file::{QueueFile, QueueFileError, Recipient, RecipientState, Size};
 pub use queue_id::{BadQueueId, QueueId};
 pub use record::{Record, RecordError, RecordReader};
+pub use settings::{Service, Settings};

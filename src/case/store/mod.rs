@@ -8,11 +8,15 @@ mod admission;
 mod alerts;
 mod cases;
 mod consents;
+mod health;
+mod history;
 mod mandatory;
 mod moves;
 mod news;
+mod resolve;
 mod retention;
 mod senders;
+mod statistics;
 
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -31,9 +35,12 @@ use super::{
 pub use admission::{Admitted, NewCase, NewRecipient};
 pub use cases::Claim;
 pub use consents::{Consent, NewConsent};
+pub use health::{Health, Integrity, Version};
+pub use history::{HistoryFilter, HistoryLine};
 pub use mandatory::{Affected, Effect, Listing, MandatoryDomain};
 pub use moves::{Decided, Move, MoveId, MoveRecipient};
 pub use retention::Forgotten;
+pub use statistics::{DomainCount, Moment, Statistics};
 
 /// How long a statement waits for another process's transaction.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(10);

@@ -1,0 +1,135 @@
+//! How the database itself is, for `posttls check`: looked at without changing anything, not even its schema.
+
+use std::path::Path;
+use std::thread;
+use std::time::Duration;
+
+use rusqlite::{Connection, ErrorCode, OpenFlags};
+
+use super::{BUSY_TIMEOUT, STEPS, Store, StoreError};
+
+/// How long a look at every page may take.
+const LOOK: Duration = Duration::from_secs(3);
+
+/// Whose schema a database has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Version {
+    /// This version's.
+    Current,
+    /// That of an older version: it is brought up to date when it is next opened.
+    Older,
+    /// That of a newer version.
+    Newer,
+}
+
+/// What SQLite's `quick_check` says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Integrity {
+    /// Nothing.
+    Good,
+    /// It was not done in time.
+    TooLong,
+    /// What is wrong first.
+    Damaged(String),
+}
+
+/// What a look at a database has shown.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Health {
+    /// Whose schema it has.
+    pub version: Version,
+    /// Are its pages and indexes in order?
+    pub integrity: Integrity,
+    /// Queue IDs of the messages with a move that is stopped for an admin.
+    pub conflicts: Vec<String>,
+    /// How many notices could not be used.
+    pub odd_notices: i64,
+    /// When something was last recorded, in Unix milliseconds.
+    pub newest_event: Option<i64>,
+}
+
+impl Store {
+    /// Looks a database over, and leaves it as it is. Takes a few seconds at most.
+    ///
+    /// # Errors
+    /// When it can't be opened or read.
+    pub fn health(path: &Path) -> Result<Health, StoreError> {
+        let fault = |doing| {
+            move |source| StoreError::Sqlite {
+                path: path.to_owned(),
+                doing,
+                source,
+            }
+        };
+        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY
+            | OpenFlags::SQLITE_OPEN_NO_MUTEX
+            | OpenFlags::SQLITE_OPEN_NOFOLLOW;
+        let connection =
+            Connection::open_with_flags(path, flags).map_err(fault("cannot open the database"))?;
+        connection
+            .busy_timeout(BUSY_TIMEOUT)
+            .map_err(fault("cannot set the busy timeout"))?;
+        let found: i64 = connection
+            .pragma_query_value(None, "user_version", |row| row.get(0))
+            .map_err(fault("cannot read the database"))?;
+        let version = match usize::try_from(found).unwrap_or(0).cmp(&STEPS.len()) {
+            std::cmp::Ordering::Less => Version::Older,
+            std::cmp::Ordering::Equal => Version::Current,
+            std::cmp::Ordering::Greater => Version::Newer,
+        };
+        let integrity = integrity(&connection).map_err(fault("cannot check the database"))?;
+        // None of these tables has changed since the first version.
+        let details = (|| {
+            let conflicts = connection
+                .prepare(
+                    "SELECT DISTINCT c.queue_id FROM moves m JOIN cases c ON c.id = m.case_id
+                     WHERE m.step = 'conflict' ORDER BY m.id",
+                )?
+                .query_map([], |row| row.get(0))?
+                .collect::<rusqlite::Result<_>>()?;
+            let count = |sql| connection.query_row(sql, [], |row| row.get(0));
+            Ok((
+                conflicts,
+                count("SELECT count(*) FROM odd_notices")?,
+                connection.query_row("SELECT max(at) FROM events", [], |row| row.get(0))?,
+            ))
+        })();
+        let (conflicts, odd_notices, newest_event) =
+            details.map_err(fault("cannot read the database"))?;
+        Ok(Health {
+            version,
+            integrity,
+            conflicts,
+            odd_notices,
+            newest_event,
+        })
+    }
+}
+
+fn integrity(connection: &Connection) -> rusqlite::Result<Integrity> {
+    let interrupt = connection.get_interrupt_handle();
+    let (done, waiting) = std::sync::mpsc::channel::<()>();
+    let said = thread::scope(|scope| {
+        scope.spawn(move || {
+            if waiting.recv_timeout(LOOK).is_err() {
+                interrupt.interrupt();
+            }
+        });
+        let said: rusqlite::Result<String> =
+            connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0));
+        // Nobody waits any more after the time is over.
+        let _ = done.send(());
+        said
+    });
+    match said {
+        Ok(text) if text == "ok" => Ok(Integrity::Good),
+        Ok(text) => Ok(Integrity::Damaged(text)),
+        Err(error) => match error.sqlite_error_code() {
+            Some(ErrorCode::OperationInterrupted) => Ok(Integrity::TooLong),
+            Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
+                Ok(Integrity::Damaged(error.to_string()))
+            }
+            _ => Err(error),
+        },
+    }
+}

@@ -1,0 +1,287 @@
+//! All settings of one instance as `postconf` reports them, and what its lookup tables answer.
+//!
+//! Apart from [`super::instance`], which the mover works with: this is for looking an installation over. Everything is
+//! asked once, with three runs of `postconf`.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+
+use super::instance::{PostfixError, output, program, run};
+
+/// A service of master.cf.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Service {
+    /// First column: `smtp`, `127.0.0.1:25`, `defer`.
+    pub name: String,
+    /// Second column: `inet`, `unix`, `fifo`, `pass`.
+    pub kind: String,
+    /// The program that master(8) runs.
+    pub command: String,
+    /// Its arguments, `-o` options included.
+    pub arguments: Vec<String>,
+}
+
+impl Service {
+    /// As `postconf` names it: `defer/unix`.
+    pub fn id(&self) -> String {
+        format!("{}/{}", self.name, self.kind)
+    }
+
+    /// The value of an attribute of pipe(8), `user=` for instance: the first word that begins with it.
+    pub fn attribute(&self, name: &str) -> Option<&str> {
+        let mut words = self.arguments.iter();
+        words.find_map(|word| word.strip_prefix(name)?.strip_prefix('='))
+    }
+
+    /// The command line of pipe(8), from `argv=` on.
+    pub fn argv(&self) -> Option<Vec<&str>> {
+        let start = self
+            .arguments
+            .iter()
+            .position(|word| word.starts_with("argv="))?;
+        let first = self.arguments[start].strip_prefix("argv=")?;
+        let rest = self.arguments[start + 1..].iter().map(String::as_str);
+        Some(std::iter::once(first).chain(rest).collect())
+    }
+}
+
+/// Everything that `main.cf` and `master.cf` of an instance say.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// What `-c` takes.
+    pub config_dir: PathBuf,
+    /// The services of `master.cf`, in its order.
+    pub services: Vec<Service>,
+    /// What `postconf` found odd, on one line; empty when nothing.
+    pub complaints: String,
+    parameters: HashMap<String, String>,
+    options: HashMap<String, String>,
+}
+
+impl Settings {
+    /// Asks `postconf`.
+    ///
+    /// # Errors
+    /// When it can't be run, or can't read the instance's configuration.
+    pub fn load(config_dir: &Path) -> Result<Self, PostfixError> {
+        let ask = |option| run(program("postconf", config_dir).arg(option));
+        let parameters = ask("-x")?;
+        let services = ask("-M")?;
+        let options = ask("-Px")?;
+        let said: Vec<_> = [&parameters, &services, &options]
+            .iter()
+            .map(|output| String::from_utf8_lossy(&output.stderr).into_owned())
+            .collect();
+        let pairs = |text: &[u8]| {
+            String::from_utf8_lossy(text)
+                .lines()
+                .filter_map(|line| line.split_once('='))
+                .map(|(name, value)| (name.trim().to_owned(), value.trim().to_owned()))
+                .collect::<HashMap<_, _>>()
+        };
+        Ok(Self {
+            config_dir: config_dir.to_owned(),
+            services: String::from_utf8_lossy(&services.stdout)
+                .lines()
+                .filter_map(service_of)
+                .collect(),
+            complaints: crate::text::readable(&said.concat(), 300),
+            parameters: pairs(&parameters.stdout),
+            options: pairs(&options.stdout),
+        })
+    }
+
+    /// The value of a parameter in `main.cf`, or its default; empty when Postfix knows no such parameter.
+    pub fn get(&self, name: &str) -> &str {
+        self.parameters.get(name).map_or("", String::as_str)
+    }
+
+    /// What `-o` in `master.cf` gives a parameter for one service.
+    pub fn option(&self, service: &Service, name: &str) -> Option<&str> {
+        let key = format!("{}/{name}", service.id());
+        self.options.get(&key).map(String::as_str)
+    }
+
+    /// The value of a parameter that holds for a service.
+    pub fn for_service(&self, service: &Service, name: &str) -> &str {
+        self.option(service, name).unwrap_or_else(|| self.get(name))
+    }
+
+    /// The service of this name and type.
+    pub fn service(&self, name: &str, kind: &str) -> Option<&Service> {
+        self.services
+            .iter()
+            .find(|service| service.name == name && service.kind == kind)
+    }
+
+    /// The services that run this program and are not switched off by `master_service_disable`.
+    pub fn running(&self, command: &str) -> impl Iterator<Item = &Service> {
+        self.services
+            .iter()
+            .filter(move |service| service.command == command && !self.is_disabled(service))
+    }
+
+    /// Does `master_service_disable` switch the service off?
+    pub fn is_disabled(&self, service: &Service) -> bool {
+        list(self.get("master_service_disable"))
+            .iter()
+            .any(|word| *word == service.kind || *word == service.id())
+    }
+
+    /// Major and minor version of Postfix; `None` when `mail_version` makes no sense.
+    pub fn version(&self) -> Option<(u32, u32)> {
+        let mut numbers = self
+            .get("mail_version")
+            .split(['.', '-'])
+            .map(|number| number.parse().ok());
+        Some((numbers.next()??, numbers.next()??))
+    }
+
+    /// Does master(8) of this instance run? (`postfix status`)
+    ///
+    /// # Errors
+    /// When `postfix` can't be run.
+    pub fn is_running(&self) -> Result<bool, PostfixError> {
+        output(program("postfix", &self.config_dir).arg("status"))
+            .map(|output| output.status.success())
+    }
+
+    /// What a lookup table, such as `regexp:/etc/postfix/table`, has for `key`. (`postmap -q`)
+    ///
+    /// # Errors
+    /// When the table can't be read, or Postfix has no support for its type.
+    pub fn lookup(&self, table: &str, key: &str) -> Result<Option<String>, PostfixError> {
+        let mut command = program("postmap", &self.config_dir);
+        let answer = output(command.args(["-q", key, "--", table]))?;
+        if answer.status.success() {
+            let text = String::from_utf8_lossy(&answer.stdout);
+            return Ok(Some(text.trim_end().to_owned()));
+        }
+        if answer.status.code() == Some(1) && answer.stderr.is_empty() {
+            return Ok(None);
+        }
+        Err(PostfixError::failed(&command, &answer))
+    }
+
+    /// What the first of several tables that knows `key` has for it. Words without a colon are no tables.
+    ///
+    /// # Errors
+    /// As [`Settings::lookup`].
+    pub fn lookup_in(&self, tables: &str, key: &str) -> Result<Option<String>, PostfixError> {
+        for table in list(tables) {
+            if table.contains(':')
+                && let Some(found) = self.lookup(table, key)?
+            {
+                return Ok(Some(found));
+            }
+        }
+        Ok(None)
+    }
+
+    /// All keys and values of a table. (`postmap -s`; not every type can tell.)
+    ///
+    /// # Errors
+    /// When the table can't be read, or is of a type that can't be listed.
+    pub fn entries(&self, table: &str) -> Result<Vec<(String, String)>, PostfixError> {
+        let answer = run(program("postmap", &self.config_dir).args(["-s", "--", table]))?;
+        Ok(String::from_utf8_lossy(&answer.stdout)
+            .lines()
+            .filter_map(|line| line.split_once('\t'))
+            .map(|(key, value)| (key.to_owned(), value.to_owned()))
+            .collect())
+    }
+}
+
+fn service_of(line: &str) -> Option<Service> {
+    let mut words = line.split_whitespace().map(str::to_owned);
+    let (name, kind) = (words.next()?, words.next()?);
+    // private, unprivileged, chroot, wakeup, maxproc
+    let command = words.nth(5)?;
+    Some(Service {
+        name,
+        kind,
+        command,
+        arguments: words.collect(),
+    })
+}
+
+/// The words of a list in `main.cf`: separated by blanks and commas, but not within braces.
+pub fn list(value: &str) -> Vec<&str> {
+    let mut words = Vec::new();
+    let (mut depth, mut start) = (0i32, 0);
+    for (at, c) in value.char_indices() {
+        match c {
+            '{' => depth += 1,
+            '}' => depth -= 1,
+            _ if depth > 0 => {}
+            ',' | ' ' | '\t' | '\r' | '\n' => {
+                words.push(&value[start..at]);
+                start = at + 1;
+            }
+            _ => {}
+        }
+    }
+    words.push(&value[start..]);
+    words.retain(|word| !word.is_empty());
+    words
+}
+
+/// A time such as `120s` or `5d` in seconds; `unit` is that of a bare number.
+pub fn seconds(value: &str, unit: char) -> Option<u64> {
+    let (number, unit) = match value.char_indices().last()? {
+        (at, letter) if letter.is_ascii_alphabetic() => (&value[..at], letter),
+        _ => (value, unit),
+    };
+    let factor = match unit {
+        's' => 1,
+        'm' => 60,
+        'h' => 3600,
+        'd' => 86_400,
+        'w' => 604_800,
+        _ => return None,
+    };
+    number.parse::<u64>().ok()?.checked_mul(factor)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lists_are_split_outside_braces() {
+        assert_eq!(
+            list("inline:{{a = b, c}}, hash:/x  permit"),
+            ["inline:{{a = b, c}}", "hash:/x", "permit"]
+        );
+        assert!(list(" , ").is_empty());
+    }
+
+    #[test]
+    fn times_have_units() {
+        for (text, expected) in [
+            ("120s", Some(120)),
+            ("2", Some(7200)),
+            ("5d", Some(432_000)),
+            ("0", Some(0)),
+            ("", None),
+            ("x", None),
+            ("1y", None),
+        ] {
+            assert_eq!(seconds(text, 'h'), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_service_line_is_read() {
+        let line = "posttls    unix  -       n       n       -       8       pipe flags=Rq user=a:b argv=/x/posttls-pipe --sender ${sender}";
+        let service = service_of(line).unwrap();
+        assert_eq!(service.id(), "posttls/unix");
+        assert_eq!(service.command, "pipe");
+        assert_eq!(service.attribute("user"), Some("a:b"));
+        assert_eq!(
+            service.argv().unwrap(),
+            ["/x/posttls-pipe", "--sender", "${sender}"]
+        );
+        assert_eq!(service_of("defer unix - - n"), None);
+    }
+}

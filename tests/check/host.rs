@@ -1,0 +1,208 @@
+//! What users, files, queues and file systems of the host can have wrong.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::{chown, symlink};
+use std::process::{Command, Output};
+
+use posttls::postfix::user::lookup;
+use posttls::sandbox::Instance;
+
+use crate::clinic::{Clinic, findings, not_ok};
+
+fn with<'a>(one: &[(&'a str, &'a str)], more: &[(&'a str, &'a str)]) -> Vec<(&'a str, &'a str)> {
+    [one, more].concat()
+}
+
+pub fn users_and_files(clinic: &mut Clinic) {
+    let user = "user=nobody:nogroup";
+    let master = "encrypt/master.cf";
+    let secrets = [("configuration-access", "fail"), ("link-key", "fail")];
+    let bad_user = [("pipe-user", "fail"), ("store-access", "fail")];
+    clinic.broken(
+        "a hook that is root",
+        |c| c.replace(master, user, "user=root"),
+        &with(&bad_user, &secrets),
+    );
+    clinic.broken(
+        "a hook that owns Postfix's queue",
+        |c| c.replace(master, user, "user=postfix:nogroup"),
+        &bad_user,
+    );
+    clinic.broken(
+        "a hook that is the web child",
+        |c| c.replace(master, user, "user=daemon:nogroup"),
+        &bad_user,
+    );
+    clinic.broken(
+        "a hook that nobody knows",
+        |c| c.replace(master, user, "user=no-such-user"),
+        &[
+            ("configuration-access", "skip"),
+            ("link-key", "skip"),
+            ("log-target", "skip"),
+            ("pipe-program", "skip"),
+            ("pipe-user", "fail"),
+            ("store-access", "skip"),
+        ],
+    );
+    for (file, check) in [
+        ("posttls.toml", "configuration-access"),
+        ("key", "link-key"),
+    ] {
+        clinic.ill(
+            "a secret that the hook can't read",
+            |c| c.mode(file, 0o600),
+            &[(check, "fail")],
+            |_| {},
+        );
+        clinic.ill(
+            "a secret that everybody can read",
+            |c| c.mode(file, 0o644),
+            &[(check, "fail"), ("web-user", "fail")],
+            |c| c.mode(file, 0o640),
+        );
+    }
+    clinic.broken(
+        "a key that is none",
+        |c| fs::write(c.path("key"), "nonsense\n").expect("a file"),
+        &[("base-url", "skip"), ("link-key", "fail")],
+    );
+    for name in ["\"root\"", "\"no-such-user\""] {
+        clinic.broken(
+            "a web user that will not do",
+            |c| c.stage.configure("http", "web_user", name),
+            &[("web-user", "fail")],
+        );
+    }
+    clinic.ill(
+        "a log that the hook can't write",
+        |c| c.mode("posttls.log", 0o600),
+        &[("log-target", "fail")],
+        |c| c.mode("posttls.log", 0o666),
+    );
+    clinic.ill(
+        "a store that others may read",
+        |c| c.mode("state/posttls.db", 0o644),
+        &[("store-access", "fail")],
+        |c| c.mode("state/posttls.db", 0o600),
+    );
+    clinic.ill(
+        "a run directory that others may enter",
+        |c| c.mode("run", 0o755),
+        &[("run-dir", "fail")],
+        |c| c.mode("run", 0o700),
+    );
+}
+
+pub fn instances_and_spools(clinic: &mut Clinic) {
+    let postfix = lookup("postfix").expect("a user").uid;
+    clinic.broken(
+        "one data directory for both",
+        |c| {
+            let data = c.path("data/encrypt");
+            c.set(Instance::May, &format!("data_directory={}", data.display()));
+        },
+        &[("spools-differ", "fail")],
+    );
+    clinic.ill(
+        "a queue of another user",
+        |c| chown(c.path("spool/encrypt/hold"), Some(0), None).expect("root"),
+        &[("encrypt-spool", "fail")],
+        |c| chown(c.path("spool/encrypt/hold"), Some(postfix), None).expect("root"),
+    );
+    let hold = clinic.path("spool/may/hold");
+    let aside = clinic.path("spool/may/aside");
+    fs::rename(&hold, &aside).expect("a directory");
+    clinic.check(
+        "a queue that is missing",
+        &[("may-spool", "fail"), ("may-tmpfile", "skip")],
+    );
+    // A file system that has no files without names.
+    symlink("/proc", &hold).expect("a link");
+    clinic.check(
+        "a queue on a file system that will not do",
+        &[("may-spool", "fail"), ("may-tmpfile", "fail")],
+    );
+    fs::remove_file(&hold).expect("a link");
+    fs::rename(&aside, &hold).expect("a directory");
+    clinic.broken(
+        "a may instance that is not there",
+        |c| c.stage.configure("may", "config_dir", "\"/nowhere\""),
+        &[
+            ("file-systems", "skip"),
+            ("may-backoff", "skip"),
+            ("may-delay-warning-time", "skip"),
+            ("may-inet", "skip"),
+            ("may-instance", "fail"),
+            ("may-level", "skip"),
+            ("may-policy-maps", "skip"),
+            ("may-running", "skip"),
+            ("may-services", "skip"),
+            ("may-space", "skip"),
+            ("may-spool", "skip"),
+            ("may-tmpfile", "skip"),
+            ("spools-differ", "skip"),
+        ],
+    );
+    clinic.set(Instance::Encrypt, "smtp_tls_security_levle=encrypt");
+    clinic.check(
+        "a setting that nobody uses",
+        &[("encrypt-instance", "warn")],
+    );
+    clinic.restore();
+    // The host's queue is on a file system of its own, in a name space of its own, which is full.
+    for (directory, check) in [
+        ("spool/encrypt", "encrypt-space"),
+        ("spool/may", "may-space"),
+        ("state", "store-space"),
+    ] {
+        let output = on_a_full_file_system(clinic, directory);
+        let all = findings(&output);
+        let mut found = not_ok(&all);
+        found.retain(|id, status| clinic.healthy.get(id) != Some(status));
+        let warned = BTreeMap::from([(check.to_owned(), "warn".to_owned())]);
+        assert_eq!(found, warned, "{all:#?}");
+        clinic.seen.insert(check.to_owned());
+        let apart = all
+            .iter()
+            .find(|finding| finding["id"] == "file-systems")
+            .expect("a line");
+        let different = apart["what"].to_string().contains("different");
+        assert_eq!(different, directory != "state", "{apart}");
+    }
+}
+
+/// Runs `posttls check` where a file system of 1 MB with the same files, all but full, is mounted on a directory.
+fn on_a_full_file_system(clinic: &Clinic, directory: &str) -> Output {
+    let script = r#"
+        set -eu
+        mkdir -p "$1/original"
+        mount --bind "$2" "$1/original"
+        mount -t tmpfs -o size=1m,mode=755 tmpfs "$2"
+        chown --reference="$1/original" "$2"
+        chmod --reference="$1/original" "$2"
+        for queue in active deferred hold incoming; do
+            if test -d "$1/original/$queue"; then
+                install -d -o postfix -m 0700 "$2/$queue"
+            fi
+        done
+        if test -d "$1/original/pid"; then
+            mkdir "$2/pid"
+            mount --bind "$1/original/pid" "$2/pid"
+        fi
+        for file in "$1/original"/*.db*; do
+            if test -f "$file"; then cp -a "$file" "$2/"; fi
+        done
+        dd if=/dev/zero of="$2/filler" bs=1k count=2000 2>/dev/null || true
+        truncate -s -12k "$2/filler"
+        exec "$3" --config "$1/posttls.toml" check --json
+    "#;
+    Command::new("unshare")
+        .args(["--mount", "--", "sh", "-c", script, "sh"])
+        .arg(clinic.stage.dir())
+        .arg(clinic.path(directory))
+        .arg(clinic.stage.sandbox.program("posttls"))
+        .output()
+        .expect("unshare runs")
+}

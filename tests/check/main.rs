@@ -1,0 +1,253 @@
+//! `posttls check`: a healthy installation passes, and each thing that is broken is found by its own check, and by those
+//! that must follow. One sandbox is broken and repaired again and again.
+
+mod clinic;
+#[path = "../common/mod.rs"]
+mod common;
+mod host;
+mod wiring;
+
+use std::collections::BTreeSet;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::{PermissionsExt as _, chown};
+use std::process::Command;
+use std::time::{Duration, SystemTime};
+
+use clinic::{Clinic, findings};
+use posttls::postfix::user::lookup;
+use posttls::sandbox::Instance;
+
+fn the_store(clinic: &mut Clinic) {
+    let empty = [
+        ("conflicts", "skip"),
+        ("odd-notices", "skip"),
+        ("store", "fail"),
+        ("store-access", "fail"),
+        ("store-integrity", "skip"),
+    ];
+    let other = clinic.path("state/other.db");
+    let named = format!("{:?}", other.display().to_string());
+    clinic.broken(
+        "no store",
+        |c| c.stage.configure("store", "path", &named),
+        &empty,
+    );
+    let db = "state/posttls.db";
+    let version: i64 = rusqlite::Connection::open(clinic.path(db))
+        .and_then(|store| store.pragma_query_value(None, "user_version", |row| row.get(0)))
+        .expect("a version");
+    for (changed, status) in [(version + 1, "fail"), (version - 1, "warn")] {
+        clinic.ill(
+            "a store of another version",
+            |c| c.sql(db, &format!("PRAGMA user_version = {changed}")),
+            &[("store", status)],
+            |c| c.sql(db, &format!("PRAGMA user_version = {version}")),
+        );
+    }
+    clinic.ill(
+        "a move that is stopped, and an odd notice",
+        |c| {
+            c.sql(
+                db,
+                "INSERT INTO cases (id, queue_id, sender, arrival, subject, state, opened_at) VALUES (7, '4ABCDEF', 'a@b.test', 0, '', 'open', 0);
+                 INSERT INTO moves (case_id, step, begun_at, changed_at) VALUES (7, 'conflict', 0, 0);",
+            );
+            c.stage.store().keep_odd_notice("4ABCDEF", "a test", b"x").expect("a store");
+        },
+        &[("conflicts", "warn"), ("odd-notices", "warn")],
+        |c| c.sql(db, "DELETE FROM moves; DELETE FROM cases WHERE id = 7; DELETE FROM odd_notices;"),
+    );
+    clinic.ill(
+        "a clock behind the store",
+        |c| touch(c, db, SystemTime::now() + Duration::from_secs(86_400)),
+        &[("clock", "fail")],
+        |c| touch(c, db, SystemTime::now()),
+    );
+    // A copy with a page of nonsense, of a table that nothing else here reads.
+    let source = rusqlite::Connection::open(clinic.path(db)).expect("a database");
+    source
+        .execute("VACUUM INTO ?1", [other.to_str().expect("a path")])
+        .expect("a copy");
+    drop(source);
+    let copied = rusqlite::Connection::open(&other).expect("a database");
+    let (page, size): (i64, i64) = copied
+        .query_row(
+            "SELECT rootpage, page_size FROM sqlite_schema, pragma_page_size WHERE name = 'alerts'",
+            [],
+            |row| Ok((row.get(0)?, row.get(1)?)),
+        )
+        .expect("a page");
+    drop(copied);
+    let mut octets = fs::read(&other).expect("a file");
+    let at = usize::try_from((page - 1) * size).expect("a size");
+    let end = usize::try_from(page * size).expect("a size");
+    octets[at..end].fill(0xff);
+    fs::write(&other, octets).expect("a file");
+    let nobody = lookup("nobody").expect("a user");
+    chown(&other, Some(nobody.uid), None).expect("root");
+    fs::set_permissions(&other, Permissions::from_mode(0o600)).expect("a mode");
+    clinic.broken(
+        "a damaged store",
+        |c| c.stage.configure("store", "path", &named),
+        &[("store-integrity", "fail")],
+    );
+}
+
+fn touch(clinic: &Clinic, file: &str, when: SystemTime) {
+    let file = fs::File::options().append(true).open(clinic.path(file));
+    file.and_then(|file| file.set_modified(when))
+        .expect("a time");
+}
+
+fn what_answers(clinic: &mut Clinic) {
+    let socket = clinic.path("run/control");
+    let aside = clinic.path("run/aside");
+    fs::rename(&socket, &aside).expect("a socket");
+    clinic.check("a mover that does not listen", &[("mover", "fail")]);
+    fs::rename(&aside, &socket).expect("a socket");
+    // Nobody listens at the discard port.
+    clinic.broken(
+        "a web server that is not there",
+        |c| c.stage.configure("http", "listen", "\"127.0.0.1:9\""),
+        &[("web-server", "fail")],
+    );
+    clinic.broken(
+        "links that lead nowhere",
+        |c| {
+            c.stage
+                .configure("link", "base_url", "\"http://127.0.0.1:9\"")
+        },
+        &[("base-url", "fail")],
+    );
+    clinic.broken(
+        "links with another key",
+        |c| fs::write(c.path("key"), format!("1 {}\n", "ab".repeat(32))).expect("a file"),
+        &[("base-url", "fail")],
+    );
+    clinic.broken(
+        "a mail server that is not there",
+        |c| c.stage.configure("notification", "smtp_port", "9"),
+        &[("notification-server", "fail")],
+    );
+    clinic.broken(
+        "a mail server without TLS",
+        |c| {
+            c.stage
+                .configure("notification", "smtp_tls", "\"required\"")
+        },
+        &[("notification-server", "fail")],
+    );
+    let port = clinic
+        .stage
+        .sandbox
+        .smtp_port(Instance::Encrypt)
+        .to_string();
+    clinic.broken(
+        "notifications through the encrypt instance",
+        |c| c.stage.configure("notification", "smtp_port", &port),
+        &[("notification-route", "warn")],
+    );
+    clinic.broken(
+        "notifications through the encrypt instance, to mailboxes of its own",
+        |c| {
+            c.stage.configure("notification", "smtp_port", &port);
+            c.stage
+                .configure("senders", "internal", "[\"sender.test\"]");
+            c.set(Instance::Encrypt, "mydestination=sender.test");
+        },
+        &[],
+    );
+}
+
+fn what_does_not_run(clinic: &mut Clinic) {
+    let stop = |c: &Clinic, instance| {
+        let run = c.stage.sandbox.run("postfix", instance, &["stop"]);
+        run.unwrap_or_else(|error| panic!("{error}"));
+    };
+    stop(clinic, Instance::Encrypt);
+    clinic.check(
+        "an encrypt instance that stands still",
+        &[("encrypt-running", "fail")],
+    );
+    clinic.stage.sandbox.stop_httpd();
+    stop(clinic, Instance::May);
+    clinic.check(
+        "nothing runs",
+        &[
+            ("base-url", "fail"),
+            ("encrypt-running", "fail"),
+            ("may-running", "fail"),
+            ("mover", "fail"),
+            // The sandbox submits notifications to the may instance.
+            ("notification-server", "fail"),
+            ("web-server", "fail"),
+        ],
+    );
+}
+
+#[test]
+fn each_thing_that_is_broken_is_found_by_its_own_check() {
+    let mut clinic = Clinic::new();
+    wiring::levels_and_times(&mut clinic);
+    wiring::the_way_of_notices(&mut clinic);
+    host::users_and_files(&mut clinic);
+    host::instances_and_spools(&mut clinic);
+    the_store(&mut clinic);
+    what_answers(&mut clinic);
+    clinic.check("all repaired", &[]);
+
+    // As text: every line has its status, and the last one counts.
+    let output = clinic.stage.posttls(&["check"]);
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let count = findings(&clinic.stage.posttls(&["check", "--json"])).len();
+    assert!(
+        text.lines().count() == count + 1 && text.contains(&format!("\n{count} checks: 0 failed")),
+        "{text}"
+    );
+
+    // A configuration that can't be read fails by itself, and nothing else is tried.
+    clinic.replace("posttls.toml", "[mover]", "[moover]");
+    let output = clinic.stage.posttls(&["check", "--json"]);
+    let all = findings(&output);
+    assert_eq!((output.status.code(), all.len()), (Some(1), count));
+    assert_eq!(
+        (&all[0]["id"], &all[0]["status"]),
+        (&"configuration".into(), &"fail".into())
+    );
+    assert!(
+        all[0]["what"].to_string().contains("did you mean"),
+        "{}",
+        all[0]
+    );
+    assert!(all[1..].iter().all(|finding| finding["status"] == "skip"));
+    clinic.seen.insert("configuration".to_owned());
+    clinic.restore();
+
+    what_does_not_run(&mut clinic);
+    let every: BTreeSet<String> = all
+        .iter()
+        .filter_map(|finding| finding["id"].as_str().map(str::to_owned))
+        .collect();
+    let untested: Vec<_> = every.difference(&clinic.seen).collect();
+    assert!(
+        untested.is_empty(),
+        "no test has made these complain: {untested:?}"
+    );
+}
+
+#[test]
+fn only_root_may_check() {
+    let dir = tempfile::Builder::new()
+        .permissions(Permissions::from_mode(0o755))
+        .tempdir()
+        .expect("a directory");
+    let program = dir.path().join("posttls");
+    fs::copy(env!("CARGO_BIN_EXE_posttls"), &program).expect("a copy");
+    let output = Command::new("setpriv")
+        .args(["--reuid", "nobody", "--regid", "nogroup", "--clear-groups"])
+        .arg(program)
+        .arg("check")
+        .output()
+        .expect("setpriv runs");
+    assert_eq!(output.status.code(), Some(64), "{output:?}");
+}

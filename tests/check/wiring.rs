@@ -1,0 +1,246 @@
+//! What main.cf and master.cf of both instances can have wrong.
+
+use std::fs;
+
+use posttls::sandbox::Instance;
+
+use crate::clinic::{Clinic, findings, not_ok};
+
+const HOOKLESS: [(&str, &str); 10] = [
+    ("configuration-access", "skip"),
+    ("hook-recipient-limit", "skip"),
+    ("hook-time-limit", "skip"),
+    ("link-key", "skip"),
+    ("log-target", "skip"),
+    ("pipe-entry", "skip"),
+    ("pipe-program", "skip"),
+    ("pipe-user", "skip"),
+    ("store-access", "skip"),
+    ("transport", "fail"),
+];
+
+pub fn levels_and_times(clinic: &mut Clinic) {
+    use Instance::{Encrypt, May};
+    for (instance, setting, expected) in [
+        (
+            Encrypt,
+            "smtp_tls_security_level=may",
+            ("encrypt-level", "fail"),
+        ),
+        (
+            Encrypt,
+            "smtp_tls_security_level=verify",
+            ("encrypt-level", "warn"),
+        ),
+        (
+            Encrypt,
+            "delay_warning_time=0",
+            ("delay-warning-time", "fail"),
+        ),
+        (
+            Encrypt,
+            "delay_warning_time=1h",
+            ("delay-warning-time", "fail"),
+        ),
+        (
+            Encrypt,
+            "confirm_delay_cleared=yes",
+            ("confirm-delay-cleared", "fail"),
+        ),
+        (
+            Encrypt,
+            "smtp_delivery_status_filter=${tls_required_enable?{}}",
+            ("status-filter", "fail"),
+        ),
+        (
+            Encrypt,
+            "smtp_delivery_status_filter=regexp:/nowhere ${tls_required_enable?{}}",
+            ("status-filter", "fail"),
+        ),
+        (
+            Encrypt,
+            "posttls_destination_recipient_limit=50",
+            ("hook-recipient-limit", "fail"),
+        ),
+        (
+            Encrypt,
+            "posttls_time_limit=10s",
+            ("hook-time-limit", "warn"),
+        ),
+        (
+            Encrypt,
+            "smtpd_sender_restrictions=",
+            ("smtpd-senders", "fail"),
+        ),
+        (
+            May,
+            "smtp_tls_security_level=encrypt",
+            ("may-level", "fail"),
+        ),
+        (May, "smtp_tls_security_level=dane", ("may-level", "warn")),
+        (
+            May,
+            "delay_warning_time=4h",
+            ("may-delay-warning-time", "fail"),
+        ),
+        (May, "minimal_backoff_time=300s", ("may-backoff", "fail")),
+        (
+            May,
+            "smtp_tls_policy_maps=inline:{{plain.test=encrypt}}",
+            ("may-policy-maps", "warn"),
+        ),
+        (
+            May,
+            "smtp_tls_policy_maps=regexp:/nowhere",
+            ("may-policy-maps", "warn"),
+        ),
+    ] {
+        clinic.broken(setting, |c| c.set(instance, setting), &[expected]);
+    }
+    clinic.broken(
+        "Postfix 3.10",
+        |c| {
+            c.set(Encrypt, "mail_version=3.10.1");
+            c.set(Encrypt, "tls_required_enable=yes");
+        },
+        &[("tls-required", "fail")],
+    );
+    clinic.broken(
+        "Postfix 3.10, forbidden",
+        |c| c.set(Encrypt, "mail_version=3.10.1"),
+        &[],
+    );
+    for (instance, level, check) in [
+        (Encrypt, "may", "encrypt-services"),
+        (May, "encrypt", "may-services"),
+    ] {
+        let setting = format!("smtp/unix/smtp_tls_security_level={level}");
+        clinic.broken(
+            check,
+            |c| c.set_service(instance, &setting),
+            &[(check, "warn")],
+        );
+    }
+    // The sandbox's may instance listens, and what a real one does not may not be complained about.
+    clinic.set(May, "master_service_disable=inet");
+    let output = clinic.stage.posttls(&["check", "--json"]);
+    assert_eq!(
+        clinic.healthy.get("may-inet").map(String::as_str),
+        Some("warn")
+    );
+    assert!(!not_ok(&findings(&output)).contains_key("may-inet"));
+    clinic.seen.insert("may-inet".to_owned());
+    clinic.restore();
+}
+
+pub fn the_way_of_notices(clinic: &mut Clinic) {
+    let master = "encrypt/master.cf";
+    clinic.broken(
+        "a defer service without an option",
+        |c| c.replace(master, "  -o notify_classes=delay\n", ""),
+        &[("defer-service", "fail")],
+    );
+    clinic.broken(
+        "a cleanup service that looks into bodies",
+        |c| c.replace(master, "-o body_checks=\n", "-o body_checks=regexp:/x\n"),
+        &[("cleanup-service", "fail")],
+    );
+    clinic.broken(
+        "no cleanup service",
+        |c| {
+            c.replace(
+                master,
+                "cleanup_service_name=posttls-cleanup",
+                "cleanup_service_name=nothing",
+            )
+        },
+        &[("cleanup-service", "fail"), ("header-check", "skip")],
+    );
+    clinic.broken(
+        "a header check without a rule",
+        |c| fs::write(c.path("encrypt/posttls-header-checks"), "").expect("a file"),
+        &[("header-check", "fail")],
+    );
+    clinic.broken(
+        "a header check that discards everything",
+        |c| {
+            fs::write(
+                c.path("encrypt/posttls-header-checks"),
+                "/^Subject:/ DISCARD\n",
+            )
+            .expect("a file")
+        },
+        &[("header-check", "fail")],
+    );
+    clinic.broken(
+        "subjects that do not agree",
+        |c| {
+            c.replace(
+                "encrypt/posttls-bounce.cf",
+                "\nSubject: PostTLS sender copy",
+                "\nSubject: Delayed",
+            )
+        },
+        &[("header-check", "fail")],
+    );
+    for (what, change) in [
+        ("one subject", "\nPostmaster-Subject:"),
+        ("another template", "\ndelay_template"),
+    ] {
+        clinic.broken(
+            what,
+            |c| c.replace("encrypt/posttls-bounce.cf", change, "\nx"),
+            &[("bounce-template", "fail"), ("header-check", "skip")],
+        );
+    }
+    clinic.broken(
+        "no transport",
+        |c| c.set(Instance::Encrypt, "transport_maps="),
+        &HOOKLESS,
+    );
+    clinic.broken(
+        "a transport that leads elsewhere",
+        |c| {
+            c.set(
+                Instance::Encrypt,
+                "transport_maps=inline:{posttls.invalid=smtp:}",
+            )
+        },
+        &HOOKLESS,
+    );
+    clinic.broken(
+        "a pipe entry without the client",
+        |c| c.replace(master, " --client ${client_address}", ""),
+        &[("pipe-entry", "fail")],
+    );
+    clinic.broken(
+        "a pipe entry with another configuration",
+        |c| c.replace(master, "/posttls.toml --client", "/other.toml --client"),
+        &[("pipe-entry", "fail")],
+    );
+    clinic.broken(
+        "a program that is not there",
+        |c| c.replace(master, "/bin/posttls-pipe ", "/bin/nothing "),
+        &[("pipe-program", "fail")],
+    );
+    let list = "check_recipient_access inline:{{posttls.invalid=REJECT}}";
+    clinic.broken(
+        "a list that permits before it refuses",
+        |c| {
+            c.set(
+                Instance::Encrypt,
+                &format!("smtpd_recipient_restrictions=permit_mynetworks, {list}"),
+            )
+        },
+        &[("smtpd-recipients", "fail")],
+    );
+    clinic.broken(
+        "a service with a list of its own",
+        |c| {
+            let port = c.stage.sandbox.smtp_port(Instance::Encrypt);
+            let setting = format!("127.0.0.1:{port}/inet/smtpd_recipient_restrictions=permit");
+            c.set_service(Instance::Encrypt, &setting);
+        },
+        &[("smtpd-recipients", "fail")],
+    );
+}
