@@ -1,6 +1,7 @@
 //! `posttls`, the admin's command: its command line, and one place that prints errors and chooses the exit code.
 
 mod cases;
+mod census;
 mod decide;
 mod demo;
 mod init;
@@ -43,6 +44,8 @@ enum Command {
     Cases(cases::CasesOptions),
     /// Show one case: recipients, decisions, and everything that happened.
     Case(cases::CaseOptions),
+    /// Look through the whole queue for TLS failures that no notice has announced.
+    Census(census::CensusOptions),
     /// Send recipients of a message unencrypted if need be, in the sender's place.
     Release(DecideOptions),
     /// Delete recipients of a message from the queue, in the sender's place.
@@ -100,6 +103,7 @@ pub fn main() -> Exit {
         Command::Init(options) => init::run(options, &line.config),
         Command::Cases(options) => cases::list(options, &line.config),
         Command::Case(options) => cases::show(options, &line.config),
+        Command::Census(options) => census::run(options, &line.config),
         Command::Release(options) => decide::run(options, Action::Send, &line.config),
         Command::Delete(options) => decide::run(options, Action::Delete, &line.config),
         Command::Sandbox(options) => sandbox::run(options),

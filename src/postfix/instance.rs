@@ -12,6 +12,7 @@ use std::time::Duration;
 use log::warn;
 
 use super::QueueId;
+use super::lifetime::{Lifetimes, days_or_unit};
 use super::user::{self, User, UserError};
 
 /// Where Postfix's own programs are looked for, whatever the caller's PATH says.
@@ -39,7 +40,12 @@ pub enum Queue {
 }
 
 impl Queue {
-    const ALL: [Self; 4] = [Self::Deferred, Self::Active, Self::Incoming, Self::Hold];
+    pub(crate) const ALL: [Self; 4] = [Self::Deferred, Self::Active, Self::Incoming, Self::Hold];
+
+    /// The queue of this name, if PostTLS looks at it.
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|queue| queue.as_str() == name)
+    }
 
     /// The name of its directory.
     pub fn as_str(self) -> &'static str {
@@ -66,6 +72,10 @@ pub struct Instance {
     stamp: Option<Stamp>,
     hashed: Vec<String>,
     hash_depth: usize,
+    /// How long it keeps trying.
+    pub lifetimes: Lifetimes,
+    /// Local part of the sender of what it writes to its postmaster.
+    pub double_bounce: String,
 }
 
 /// What tells one version of a file from the next.
@@ -133,12 +143,15 @@ pub enum PostfixError {
     },
 }
 
-const SETTINGS: [&str; 5] = [
+const SETTINGS: [&str; 8] = [
     "queue_directory",
     "mail_owner",
     "command_directory",
     "hash_queue_names",
     "hash_queue_depth",
+    "maximal_queue_lifetime",
+    "bounce_queue_lifetime",
+    "double_bounce_sender",
 ];
 
 impl Instance {
@@ -150,7 +163,7 @@ impl Instance {
         // Before it is read: a change in between is then seen as one.
         let stamp = stamp(config_dir);
         let mut command = program("postconf", config_dir);
-        let output = run(command.arg("-h").args(SETTINGS))?;
+        let output = run(command.args(["-x", "-h"]).args(SETTINGS))?;
         let text = String::from_utf8_lossy(&output.stdout);
         let mut values = text.lines().map(str::trim);
         let mut next = |name: &'static str| {
@@ -185,7 +198,23 @@ impl Instance {
             })
         };
         let hash_depth = number(SETTINGS[4], next(SETTINGS[4])?)?;
+        let mut span = |name| {
+            let value = next(name)?;
+            days_or_unit(&value).ok_or_else(|| PostfixError::Setting {
+                config_dir: config_dir.to_owned(),
+                name,
+                value,
+                expected: "must be a time, as 5d",
+            })
+        };
+        let lifetimes = Lifetimes {
+            message: span(SETTINGS[5])?,
+            bounce: span(SETTINGS[6])?,
+        };
+        let double_bounce = next(SETTINGS[7])?;
         Ok(Self {
+            lifetimes,
+            double_bounce,
             config_dir: config_dir.to_owned(),
             queue_directory,
             mail_owner,
@@ -367,7 +396,7 @@ impl Instance {
         run(self.command("postsuper").args(arguments)).map(drop)
     }
 
-    fn command(&self, name: &str) -> Command {
+    pub(super) fn command(&self, name: &str) -> Command {
         let path = self.command_directory.join(name);
         program(&path.to_string_lossy(), &self.config_dir)
     }

@@ -2,7 +2,10 @@
 
 mod defer_log;
 mod envelope;
+mod header;
 pub mod instance;
+mod lifetime;
+mod listing;
 mod mark;
 mod queue_file;
 mod queue_id;
@@ -10,7 +13,10 @@ mod record;
 pub mod user;
 
 pub use defer_log::{Deferral, deferrals};
+pub use header::header;
 pub use instance::{Instance, Queue};
+pub use lifetime::Lifetimes;
+pub use listing::{Entry, Listing, ListingError};
 pub use mark::{MarkError, mark_done};
 pub use queue_file::{QueueFile, QueueFileError, Recipient, RecipientState, Size};
 pub use queue_id::{BadQueueId, QueueId};
