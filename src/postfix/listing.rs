@@ -92,6 +92,7 @@ impl Instance {
             lines: Lines {
                 reader: BufReader::new(output),
                 line: 0,
+                longest: MAX_LINE,
             },
             said,
         })
@@ -149,6 +150,8 @@ impl Drop for Listing {
 struct Lines<R> {
     reader: R,
     line: u64,
+    /// In octets.
+    longest: u64,
 }
 
 impl<R: BufRead> Iterator for Lines<R> {
@@ -168,6 +171,7 @@ impl<R: BufRead> Iterator for Lines<R> {
         let mut rest = Line {
             reader: &mut self.reader,
             length: 0,
+            longest: self.longest,
             ended: false,
         };
         let mut parser = serde_json::Deserializer::from_reader(BufReader::new(&mut rest));
@@ -178,7 +182,7 @@ impl<R: BufRead> Iterator for Lines<R> {
         let drained = rest.drain();
         Some(match (drained, parsed) {
             (Err(source), _) => Err(ListingError::Io { line, source }),
-            (Ok(length), _) if length > MAX_LINE => Err(ListingError::TooLong { line }),
+            (Ok(length), _) if length > self.longest => Err(ListingError::TooLong { line }),
             (Ok(_), Err(source)) => Err(ListingError::Garbled { line, source }),
             (Ok(_), Ok(written)) => Ok(Entry {
                 queue: Queue::named(&written.queue_name),
@@ -193,6 +197,7 @@ impl<R: BufRead> Iterator for Lines<R> {
 struct Line<R> {
     reader: R,
     length: u64,
+    longest: u64,
     ended: bool,
 }
 
@@ -221,7 +226,7 @@ impl<R: BufRead> Line<R> {
 
 impl<R: BufRead> Read for Line<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        if self.ended || buffer.is_empty() || self.length > MAX_LINE {
+        if self.ended || buffer.is_empty() || self.length > self.longest {
             return Ok(0);
         }
         let piece = self.advance(buffer.len())?;
@@ -279,6 +284,7 @@ mod tests {
             // A buffer that is smaller than a line.
             reader: BufReader::with_capacity(7, text),
             line: 0,
+            longest: 1000,
         };
         lines.collect()
     }
@@ -303,30 +309,15 @@ mod tests {
         assert_eq!(last.id.as_str(), "A367B99A956");
     }
 
-    /// A line of any length without its memory.
-    struct Long(u64, Vec<u8>);
-
-    impl Read for Long {
-        fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-            if self.0 == 0 {
-                return self.1.as_slice().read(buffer).inspect(|read| {
-                    self.1.drain(..*read);
-                });
-            }
-            let length = buffer
-                .len()
-                .min(usize::try_from(self.0).unwrap_or(usize::MAX));
-            buffer[..length].fill(b' ');
-            self.0 -= length as u64;
-            Ok(length)
-        }
-    }
-
     #[test]
     fn a_line_that_is_too_long_is_named_and_the_next_one_is_read() {
-        let rest = b"\n{\"queue_name\": \"hold\", \"queue_id\": \"A367B99A955\"}\n".to_vec();
-        let reader = BufReader::with_capacity(1 << 20, Long(MAX_LINE + 1, rest));
-        let mut lines = Lines { reader, line: 0 };
+        let entry = "{\"queue_name\": \"hold\", \"queue_id\": \"A367B99A955\"}";
+        let text = format!("{entry}{}\n{entry}\n", " ".repeat(1000 - entry.len()));
+        let mut lines = Lines {
+            reader: text.as_bytes(),
+            line: 0,
+            longest: 999,
+        };
         let first = lines.next().unwrap();
         assert!(matches!(first, Err(ListingError::TooLong { line: 1 })));
         assert_eq!(lines.next().unwrap().unwrap().queue, Some(Queue::Hold));
