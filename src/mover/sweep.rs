@@ -19,7 +19,7 @@ use super::{MoveError, Sighting, ending, source};
 use crate::case::store::{Store, StoreError};
 use crate::case::{Case, CaseId, CaseState, Recipient, Source};
 use crate::config::Config;
-use crate::intake::{self, Found};
+use crate::intake;
 use crate::postfix::{Instance, Queue, QueueId};
 
 /// A file that was changed so many seconds ago may be changed again without another change time: clocks of file systems
@@ -81,6 +81,23 @@ fn stamp(path: &Path) -> io::Result<Option<Stamp>> {
     }
 }
 
+/// What one look at a case has come to.
+enum Found {
+    /// There was something to look at, or nothing to look for.
+    Looked,
+    /// The message is in no queue at first sight. The recipients that are missed with it.
+    Absent(Vec<Recipient>),
+}
+
+fn looking(instance: &Instance, id: &QueueId, source: io::Error) -> MoveError {
+    MoveError::File {
+        queue_id: id.clone(),
+        doing: "look for",
+        path: instance.queue_directory.clone(),
+        source,
+    }
+}
+
 /// The sweep, with what it remembers from one time to the next.
 pub struct Sweep {
     store: Arc<Store>,
@@ -112,19 +129,15 @@ impl Sweep {
         let known: HashSet<CaseId> = cases.iter().map(|case| case.id).collect();
         self.seen.retain(|id, _| known.contains(id));
         self.troubles.retain(|id, _| known.contains(id));
+        let mut absent = Vec::new();
         for case in &cases {
             match self.look_after(&pair.encrypt, config, case) {
-                Ok(()) => drop(self.troubles.remove(&case.id)),
-                Err(error @ MoveError::Store(_)) => return Err(error),
-                Err(error) => {
-                    let said = error.to_string();
-                    if self.troubles.insert(case.id, said.clone()) != Some(said) {
-                        warn!("{error}");
-                    }
-                }
+                Ok(Found::Looked) => drop(self.troubles.remove(&case.id)),
+                Ok(Found::Absent(recipients)) => absent.push((case, recipients)),
+                Err(error) => self.complain(case, error)?,
             }
         }
-        Ok(())
+        self.end(&pair.encrypt, absent)
     }
 
     fn look_after(
@@ -132,23 +145,23 @@ impl Sweep {
         instance: &Instance,
         config: &Config,
         case: &Case,
-    ) -> Result<(), MoveError> {
+    ) -> Result<Found, MoveError> {
         let id = &case.key.queue_id;
-        let fault = |source| MoveError::File {
-            queue_id: id.clone(),
-            doing: "look for",
-            path: instance.queue_directory.clone(),
-            source,
-        };
         // Before anything is read, so that whatever changes meanwhile is seen as a change next time.
-        let glimpse = Glimpse::of(instance, id).map_err(fault)?;
+        let glimpse = Glimpse::of(instance, id).map_err(|source| looking(instance, id, source))?;
         if glimpse.is_some() && self.seen.get(&case.id) == glimpse.as_ref() {
-            return Ok(());
+            return Ok(Found::Looked);
         }
         self.seen.remove(&case.id);
         let recipients = self.store.recipients(case.id)?;
-        if glimpse.is_none() && !recipients.iter().any(ending::waits) {
-            return Ok(());
+        if glimpse.is_none() {
+            // Otherwise it is only waited for the move that has taken it away.
+            let waited_for = recipients.iter().any(ending::waits);
+            return Ok(if waited_for {
+                Found::Absent(recipients)
+            } else {
+                Found::Looked
+            });
         }
         let (sighting, source) = source::sight(instance, &case.key)?;
         let ended = ending::ended(instance, case, &recipients, &sighting, source.as_ref())?;
@@ -161,6 +174,51 @@ impl Sweep {
             if let Some(glimpse) = glimpse.filter(Glimpse::is_settled) {
                 self.seen.insert(case.id, glimpse);
             }
+        }
+        Ok(Found::Looked)
+    }
+
+    /// Ends the cases of messages that are in no queue. What has only changed queues is looked after next time.
+    fn end(
+        &mut self,
+        instance: &Instance,
+        absent: Vec<(&Case, Vec<Recipient>)>,
+    ) -> Result<(), MoveError> {
+        let Some((first, _)) = absent.first() else {
+            return Ok(());
+        };
+        let first = first.key.queue_id.clone();
+        let mut missing: HashSet<QueueId> = absent
+            .iter()
+            .map(|(case, _)| case.key.queue_id.clone())
+            .collect();
+        instance
+            .keep_missing(&mut missing)
+            .map_err(|source| looking(instance, &first, source))?;
+        for (case, recipients) in absent {
+            let id = &case.key.queue_id;
+            if !missing.contains(id) {
+                continue;
+            }
+            let ended = source::gone(instance, id)
+                .and_then(|gone| ending::ended(instance, case, &recipients, &gone, None))
+                .and_then(|ended| Ok(self.settle(case, &recipients, &ended)?));
+            match ended {
+                Ok(()) => drop(self.troubles.remove(&case.id)),
+                Err(error) => self.complain(case, error)?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Says what is wrong with one message, once. Trouble with the store is trouble with all.
+    fn complain(&mut self, case: &Case, error: MoveError) -> Result<(), MoveError> {
+        if matches!(error, MoveError::Store(_)) {
+            return Err(error);
+        }
+        let said = error.to_string();
+        if self.troubles.insert(case.id, said.clone()) != Some(said) {
+            warn!("{error}");
         }
         Ok(())
     }
@@ -201,7 +259,7 @@ impl Sweep {
         if deferred.is_empty() || !source.is_still_there() {
             return Ok(());
         }
-        let found = Found {
+        let found = intake::Found {
             key: case.key.clone(),
             subject: case.subject.clone(),
             message_id: case.message_id.clone(),

@@ -2,6 +2,7 @@
 //!
 //! Programs and arguments are fixed; the only thing that varies is a [`QueueId`], which can't be mistaken for an option.
 
+use std::collections::HashSet;
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
@@ -288,10 +289,41 @@ impl Instance {
             if look > 0 {
                 thread::sleep(LOOK_PAUSE);
             }
-            for queue in Queue::ALL {
-                if self.holds(queue, id)? {
-                    return Ok(Some(queue));
+            if let Some(queue) = self.glance(id)? {
+                return Ok(Some(queue));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Keeps of `ids` those that are in no queue, after as many looks as [`Instance::find`] takes, but at all of them
+    /// between two pauses.
+    ///
+    /// # Errors
+    /// When a queue can't be read.
+    pub fn keep_missing(&self, ids: &mut HashSet<QueueId>) -> io::Result<()> {
+        for _ in 0..LOOKS {
+            let mut there = Vec::new();
+            for id in ids.iter() {
+                if self.glance(id)?.is_some() {
+                    there.push(id.clone());
                 }
+            }
+            for id in &there {
+                ids.remove(id);
+            }
+            if ids.is_empty() {
+                break;
+            }
+            thread::sleep(LOOK_PAUSE);
+        }
+        Ok(())
+    }
+
+    fn glance(&self, id: &QueueId) -> io::Result<Option<Queue>> {
+        for queue in Queue::ALL {
+            if self.holds(queue, id)? {
+                return Ok(Some(queue));
             }
         }
         Ok(None)
