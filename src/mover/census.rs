@@ -16,14 +16,10 @@ use crate::address::Address;
 use crate::case::store::{Store, StoreError};
 use crate::case::{MessageKey, Source};
 use crate::config::Config;
-use crate::domain::Domain;
 use crate::intake::{self, Deferred, Found};
 use crate::notice;
 use crate::postfix::instance::PostfixError;
 use crate::postfix::{Entry, Instance, ListingError, Queue, header};
-
-/// The domain of PostTLS's own notices, which exists nowhere.
-const OWN_DOMAIN: &str = "posttls.invalid";
 
 /// A look through the whole queue.
 pub struct Census<'a> {
@@ -186,7 +182,7 @@ impl Census<'_> {
             };
             Some(sender)
         };
-        if self.is_internal(sender.as_ref(), &deferred) {
+        if self.is_internal(sender.as_ref()) {
             summary.internal += 1;
             return Ok(());
         }
@@ -199,13 +195,9 @@ impl Census<'_> {
     }
 
     /// Did Postfix write the message to inform its postmaster, or us?
-    fn is_internal(&self, sender: Option<&Address>, deferred: &[Deferred]) -> bool {
+    fn is_internal(&self, sender: Option<&Address>) -> bool {
         let local = sender.and_then(|sender| sender.as_str().rsplit_once('@'));
-        let own = |one: &Deferred| {
-            Domain::of(&one.address).is_some_and(|domain| domain.as_str() == OWN_DOMAIN)
-        };
         local.is_some_and(|(local, _)| local == self.instance.double_bounce)
-            || deferred.iter().any(own)
     }
 
     fn record(

@@ -13,12 +13,16 @@ use rustix::fs::OFlags;
 use super::MoveError;
 use super::source::Source;
 use crate::case::{Failure, Recipient, RecipientState};
+use crate::domain::Domain;
 use crate::intake::Deferred;
 use crate::notice::classify_deferral;
 use crate::postfix::{Deferral, Instance, QueueId, deferrals};
 
 /// Octets read of a log: that of 200,000 recipients.
 const MAX_LOG: u64 = 64 << 20;
+
+/// The domain of PostTLS's own notices, which exists nowhere. A recipient there is the hook, at which a notice waits.
+const OWN_DOMAIN: &str = "posttls.invalid";
 
 /// Postfix's records about a message, beside its queue file.
 #[derive(Debug, Clone, Copy)]
@@ -83,8 +87,11 @@ pub fn pending(log: &[u8], source: &Source) -> Vec<Deferred> {
         Some(offset) => waiting.contains(&offset),
         None => !source.records_of(&deferral.recipient).0.is_empty(),
     };
+    let is_hook = |deferral: &Deferral| {
+        Domain::of(&deferral.recipient).is_some_and(|domain| domain.as_str() == OWN_DOMAIN)
+    };
     deferrals(log)
-        .filter(waits)
+        .filter(|deferral| waits(deferral) && !is_hook(deferral))
         .map(|deferral| Deferred {
             failure: classify_deferral(&deferral),
             address: deferral.recipient,

@@ -2,62 +2,19 @@
 //!
 //! Programs and arguments are fixed; the only thing that varies is a [`QueueId`], which can't be mistaken for an option.
 
-use std::collections::HashSet;
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Output};
-use std::thread;
-use std::time::Duration;
 
 use log::warn;
 
-use super::QueueId;
 use super::lifetime::{Lifetimes, days_or_unit};
 use super::user::{self, User, UserError};
+use super::{Queue, QueueId};
 
 /// Where Postfix's own programs are looked for, whatever the caller's PATH says.
 pub const PROGRAM_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
-
-/// A file that changes queues while it is looked for is missed at most this often in a row.
-const LOOKS: usize = 5;
-const LOOK_PAUSE: Duration = Duration::from_millis(10);
-
-/// Directories below each other that anybody would hash a queue into.
-const MOST_HASHING: usize = 4;
-
-/// A queue of Postfix in which PostTLS looks for messages.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Queue {
-    /// Waiting for the next try.
-    Deferred,
-    /// In the hands of the queue manager.
-    Active,
-    /// About to be taken by the queue manager.
-    Incoming,
-    /// Held until somebody releases it.
-    Hold,
-}
-
-impl Queue {
-    pub(crate) const ALL: [Self; 4] = [Self::Deferred, Self::Active, Self::Incoming, Self::Hold];
-
-    /// The queue of this name, if PostTLS looks at it.
-    pub fn named(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|queue| queue.as_str() == name)
-    }
-
-    /// The name of its directory.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Deferred => "deferred",
-            Self::Active => "active",
-            Self::Incoming => "incoming",
-            Self::Hold => "hold",
-        }
-    }
-}
 
 /// A Postfix instance, as its `main.cf` describes it.
 #[derive(Debug, Clone)]
@@ -71,8 +28,8 @@ pub struct Instance {
     command_directory: PathBuf,
     /// `main.cf` when it was read.
     stamp: Option<Stamp>,
-    hashed: Vec<String>,
-    hash_depth: usize,
+    pub(super) hashed: Vec<String>,
+    pub(super) hash_depth: usize,
     /// How long it keeps trying.
     pub lifetimes: Lifetimes,
     /// Local part of the sender of what it writes to its postmaster.
@@ -229,104 +186,6 @@ impl Instance {
     /// Is `main.cf` still the one that was read?
     pub fn is_current(&self) -> bool {
         self.stamp.is_some() && self.stamp == stamp(&self.config_dir)
-    }
-
-    /// Is a file of this queue ID where another `hash_queue_depth`, or none, would put it? Postfix moves such files
-    /// when it starts and when it is reloaded.
-    pub fn is_misplaced(&self, id: &QueueId) -> bool {
-        Queue::ALL.into_iter().any(|queue| {
-            let mut directory = self.queue_directory.join(queue.as_str());
-            let characters = id.hash_characters();
-            let mut deeper = characters.chars();
-            (0..=MOST_HASHING).any(|_| {
-                let there = directory.join(id.as_str()).exists();
-                directory.extend(deeper.next().map(String::from));
-                there
-            })
-        })
-    }
-
-    /// The directory of `queue` that holds the message, after hashing (postconf(5), `hash_queue_names`).
-    pub fn directory(&self, queue: &str, id: &QueueId) -> PathBuf {
-        let mut path = self.queue_directory.join(queue);
-        if self.hashed.iter().any(|name| name == queue) {
-            path.extend(
-                id.hash_characters()
-                    .chars()
-                    .take(self.hash_depth)
-                    .map(String::from),
-            );
-        }
-        path
-    }
-
-    /// The path of the message's file in `queue`.
-    pub fn path(&self, queue: Queue, id: &QueueId) -> PathBuf {
-        self.directory(queue.as_str(), id).join(id.as_str())
-    }
-
-    /// Is the message in `queue`?
-    ///
-    /// # Errors
-    /// When the queue can't be read.
-    pub fn holds(&self, queue: Queue, id: &QueueId) -> io::Result<bool> {
-        match std::fs::symlink_metadata(self.path(queue, id)) {
-            Ok(metadata) => Ok(metadata.is_file() && metadata.uid() == self.mail_owner.uid),
-            // Only a queue that is there can say that the message is not in it: a spool may not be mounted yet.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                std::fs::metadata(self.queue_directory.join(queue.as_str())).map(|_| false)
-            }
-            Err(error) => Err(error),
-        }
-    }
-
-    /// The queue in which the message is. `None` only after several looks: between two of them it may change queues.
-    ///
-    /// # Errors
-    /// When a queue can't be read.
-    pub fn find(&self, id: &QueueId) -> io::Result<Option<Queue>> {
-        for look in 0..LOOKS {
-            if look > 0 {
-                thread::sleep(LOOK_PAUSE);
-            }
-            if let Some(queue) = self.glance(id)? {
-                return Ok(Some(queue));
-            }
-        }
-        Ok(None)
-    }
-
-    /// Keeps of `ids` those that are in no queue, after as many looks as [`Instance::find`] takes, but at all of them
-    /// between two pauses.
-    ///
-    /// # Errors
-    /// When a queue can't be read.
-    pub fn keep_missing(&self, ids: &mut HashSet<QueueId>) -> io::Result<()> {
-        for _ in 0..LOOKS {
-            let mut there = Vec::new();
-            for id in ids.iter() {
-                if self.glance(id)?.is_some() {
-                    there.push(id.clone());
-                }
-            }
-            for id in &there {
-                ids.remove(id);
-            }
-            if ids.is_empty() {
-                break;
-            }
-            thread::sleep(LOOK_PAUSE);
-        }
-        Ok(())
-    }
-
-    fn glance(&self, id: &QueueId) -> io::Result<Option<Queue>> {
-        for queue in Queue::ALL {
-            if self.holds(queue, id)? {
-                return Ok(Some(queue));
-            }
-        }
-        Ok(None)
     }
 
     /// Puts the message on hold if it is in the deferred queue, and only then: `postsuper -h QUEUE_ID deferred`.
