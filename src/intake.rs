@@ -8,7 +8,7 @@ use log::{error, info};
 use crate::address::Address;
 use crate::case::policy::{self, Circumstances, Verdict};
 use crate::case::store::{Admitted, NewCase, NewRecipient, Store, StoreError};
-use crate::case::{Actor, Asked, ConsentId, Failure, MessageKey, Source};
+use crate::case::{Actor, Asked, ConsentId, Failure, MessageKey, RecipientState, Source};
 use crate::config::{Config, Unasked};
 use crate::domain::Domain;
 use crate::text;
@@ -29,6 +29,8 @@ pub struct Found {
     pub retry_until: Option<i64>,
     /// How it was found.
     pub source: Source,
+    /// Is it on hold? Then an admin is at it, and nobody is asked before the admin lets it go.
+    pub held: bool,
     /// Its deferred recipients.
     pub deferred: Vec<Deferred>,
 }
@@ -112,7 +114,11 @@ pub fn admit(store: &Store, config: &Config, found: &Found) -> Result<Admitted, 
     let mut tell = Vec::new();
     for deferred in &found.deferred {
         let judged = judge(store, config, sender, &deferred.address, deferred.failure)?;
-        let verdict = judged.verdict;
+        let mut verdict = judged.verdict;
+        if found.held {
+            verdict.state = RecipientState::NotOffered;
+            verdict.action = None;
+        }
         // Also of mandatory domains: nobody else hears of it.
         if judged.unasked == Unasked::Tell && matches!(verdict.action, Some((_, Actor::Policy))) {
             tell.push(&deferred.address);

@@ -2,6 +2,7 @@
 
 mod answers;
 mod cases;
+mod census;
 mod check;
 mod consents;
 mod decide;
@@ -53,6 +54,8 @@ enum Command {
     Cases(cases::CasesOptions),
     /// Show one case: recipients, decisions, and everything that happened.
     Case(cases::CaseOptions),
+    /// Look through the whole queue for TLS failures that no notice has announced.
+    Census(census::CensusOptions),
     /// Send recipients of a message unencrypted if need be, in the sender's place.
     Release(DecideOptions),
     /// Delete recipients of a message from the queue, in the sender's place.
@@ -132,6 +135,7 @@ pub fn main() -> Exit {
         Command::Init(options) => init::run(options, &line.config),
         Command::Cases(options) => cases::list(options, &line.config),
         Command::Case(options) => cases::show(options, &line.config),
+        Command::Census(options) => census::run(options, &line.config),
         Command::Release(options) => decide::run(options, Action::Send, &line.config),
         Command::Delete(options) => decide::run(options, Action::Delete, &line.config),
         Command::Mandatory(options) => mandatory::run(options, &line.config),

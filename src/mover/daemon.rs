@@ -15,6 +15,7 @@ use signal_hook::iterator::Signals;
 use super::control::{self, ControlError};
 use super::engine::{Engine, Progress};
 use super::supervise::Supervisor;
+use super::watch::Watch;
 use super::{Desk, MoveError};
 use crate::case::CaseId;
 use crate::case::store::{MoveId, Store, StoreError};
@@ -28,8 +29,6 @@ use crate::web::protocol::Settings;
 
 /// Between two looks at the journal for moves that had to wait.
 const RETRY_TICK: Duration = Duration::from_secs(1);
-/// Between two looks at what has left the queue by itself.
-const SWEEP_EVERY: Duration = Duration::from_secs(60);
 /// How long an ending daemon waits for moves under way; the journal has what is left after that.
 const LAST_MOVES: Duration = Duration::from_secs(5);
 /// The longest pause between two tries of one move.
@@ -168,19 +167,15 @@ pub fn run(config_path: &Path) -> Result<(), DaemonError> {
         serving
     };
     super::retention::start(config_path.to_owned(), Arc::clone(&store));
+    let watch = Watch::start(Arc::clone(&store), Arc::clone(&engine), config.clone());
     let retrying = Arc::clone(&desk);
     thread::spawn(move || {
-        let mut swept = Instant::now();
         loop {
             thread::sleep(RETRY_TICK);
             retries.run(&store, &retrying);
-            if swept.elapsed() >= SWEEP_EVERY {
-                retrying.sweep().unwrap_or_else(|error| error!("{error}"));
-                swept = Instant::now();
-            }
         }
     });
-    obey(signals, config_path, &config, &desk, &supervisor);
+    obey(signals, config_path, &config, &desk, &watch, &supervisor);
     supervisor.end();
     if serving.join().is_err() {
         error!("the thread that watches the web child has ended by a panic");
@@ -206,7 +201,14 @@ fn listen(address: std::net::SocketAddr) -> std::io::Result<TcpListener> {
 }
 
 /// Waits for signals; returns when the daemon is to end.
-fn obey(mut signals: Signals, path: &Path, started: &Config, desk: &Desk, supervisor: &Supervisor) {
+fn obey(
+    mut signals: Signals,
+    path: &Path,
+    started: &Config,
+    desk: &Desk,
+    watch: &Watch,
+    supervisor: &Supervisor,
+) {
     for signal in &mut signals {
         if signal != SIGHUP {
             info!("ending on signal {signal}");
@@ -216,6 +218,7 @@ fn obey(mut signals: Signals, path: &Path, started: &Config, desk: &Desk, superv
             Ok(fresh) => {
                 info!("reloaded");
                 let late = fresh.needs_restart(started);
+                watch.reload(fresh);
                 if !late.is_empty() {
                     warn!(
                         "these settings have changed, but need a restart: {}",

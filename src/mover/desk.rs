@@ -7,10 +7,9 @@ use jiff::Timestamp;
 use log::{error, info, warn};
 
 use super::engine::{Engine, Progress};
-use super::source;
-use super::{MoveError, Sighting, shown};
+use super::{MoveError, ending, shown};
 use crate::case::store::{Store, StoreError};
-use crate::case::{Action, Actor, Case, CaseId, CaseState, Outcome, Recipient, RecipientState};
+use crate::case::{Action, Actor, Case, CaseId, Outcome, Recipient, RecipientState};
 use crate::link::{Keys, LinkError};
 use crate::text;
 use crate::web::protocol::{Answer, CaseView, Decision, Question, RecipientView};
@@ -222,34 +221,16 @@ impl Desk {
         })
     }
 
-    /// Which recipients that wait for a decision are no longer in the queue, as far as that can be seen now.
+    /// Which recipients that wait are no longer in the queue, as far as that can be seen now.
     fn look(&self, case: &Case) -> Result<Vec<(i64, RecipientState)>, StoreError> {
-        if case.state == CaseState::Closed {
-            return Ok(Vec::new());
-        }
-        let mut open = self.store.recipients(case.id)?;
-        open.retain(|recipient| recipient.state.is_open());
-        if open.is_empty() {
-            return Ok(Vec::new());
-        }
-        let seen = self
-            .engine
-            .pair()
-            .map_err(MoveError::from)
-            .and_then(|pair| source::sight(&pair.encrypt, &case.key));
-        Ok(match seen {
-            Ok((Sighting::Gone, _)) => open
-                .iter()
-                .map(|recipient| (recipient.id, RecipientState::Gone))
-                .collect(),
-            Ok((Sighting::Queued(_), source)) => {
-                source.map_or_else(Vec::new, |source| settled(&source, &open))
-            }
+        match ending::look(&self.store, &self.engine, case) {
+            Err(MoveError::Store(error)) => Err(error),
             Err(error) => {
                 warn!("{error}");
-                Vec::new()
+                Ok(Vec::new())
             }
-        })
+            Ok(seen) => Ok(seen),
+        }
     }
 
     /// Records what has left the queue by itself, so that cases come to an end.
@@ -260,17 +241,6 @@ impl Desk {
         } else {
             self.store.settle(case.id, &seen)
         }
-    }
-
-    /// Settles every open case: one look at one file each, whatever else is queued.
-    ///
-    /// # Errors
-    /// When the store fails.
-    pub fn sweep(&self) -> Result<(), StoreError> {
-        self.store
-            .cases(Some(CaseState::Open))?
-            .iter()
-            .try_for_each(|case| self.settle(case))
     }
 
     /// A case with its recipients, as the store has them.
@@ -295,18 +265,6 @@ impl Desk {
     ) -> Result<Progress, MoveError> {
         self.engine.carry_out(id, case, Instant::now())
     }
-}
-
-/// Those of `open` for which the queue file says that they no longer wait.
-fn settled(source: &source::Source, open: &[Recipient]) -> Vec<(i64, RecipientState)> {
-    let judged = open
-        .iter()
-        .filter_map(|recipient| match source.records_of(&recipient.address) {
-            (pending, _) if !pending.is_empty() => None,
-            (_, true) => Some((recipient.id, RecipientState::Delivered)),
-            _ => Some((recipient.id, RecipientState::Gone)),
-        });
-    judged.collect()
 }
 
 /// Turns a form into choices for recipients of this case.

@@ -4,16 +4,21 @@
 //! hold.** Nothing in a hold queue is delivered, so wherever the mover is killed, the journal and the two hold queues
 //! tell what remains to be done, and no recipient can get the message twice or not at all.
 
+mod census;
 pub mod control;
 mod copy;
 mod daemon;
 mod desk;
+mod ending;
 mod engine;
+mod late;
 mod recovery;
 mod retention;
 mod source;
 mod steps;
 mod supervise;
+mod sweep;
+mod watch;
 
 use std::io;
 use std::path::PathBuf;
@@ -24,6 +29,7 @@ use crate::postfix::QueueFileError;
 use crate::postfix::instance::PostfixError;
 use crate::postfix::{Queue, QueueId};
 
+pub use census::{Census, CensusError, Go, Summary};
 pub use daemon::{DaemonError, run};
 pub use desk::{Desk, DeskError};
 pub use engine::{Engine, Progress};

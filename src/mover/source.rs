@@ -165,15 +165,7 @@ pub fn sight(
             source,
         })?;
         let Some(queue) = found else {
-            // "Gone" ends a case: be sure that it is not only elsewhere.
-            if instance.is_misplaced(id) {
-                let config_dir = instance.config_dir.clone();
-                return Err(MoveError::Misplaced {
-                    queue_id: id.clone(),
-                    config_dir,
-                });
-            }
-            return Ok((Sighting::Gone, None));
+            return gone(instance, id).map(|gone| (gone, None));
         };
         // The file may change queues between the look and the opening: look again then.
         if let Some(source) = open(instance, queue, id, false)? {
@@ -185,6 +177,17 @@ pub fn sight(
             });
         }
     }
+}
+
+/// Of a message that was looked for in vain. "Gone" ends a case: be sure that it is not only elsewhere.
+pub fn gone(instance: &Instance, id: &QueueId) -> Result<Sighting, MoveError> {
+    if instance.is_misplaced(id) {
+        return Err(MoveError::Misplaced {
+            queue_id: id.clone(),
+            config_dir: instance.config_dir.clone(),
+        });
+    }
+    Ok(Sighting::Gone)
 }
 
 /// Opens the held file and waits until no delivery uses it any more. A delivery agent keeps a shared lock from the

@@ -195,6 +195,7 @@ fn open(store: &Store, config: &Config, notice: &Notice) -> Result<CaseId, Troub
         message_id: notice.original.message_id.clone(),
         retry_until: recipients.iter().filter_map(|one| one.retry_until).min(),
         source: Source::Notice,
+        held: false,
         deferred: recipients.iter().map(deferred).collect(),
     };
     Ok(intake::admit(store, config, &found)?.case)

@@ -13,5 +13,5 @@ mod report;
 
 pub use classify::{POSTFIX, classify, classify_deferral, classify_with_reason};
 pub use origin::{Delivery, Forged, check};
-pub use parse::{Notice, NoticeError, Original, parse};
+pub use parse::{Notice, NoticeError, Original, original, parse};
 pub use report::{Diagnostic, NoticeRecipient, RecipientError, Skipped};

@@ -272,7 +272,8 @@ fn groups(mut report: &[u8]) -> Vec<Vec<Field<'_>>> {
     found
 }
 
-fn original(headers: &[u8]) -> Original {
+/// What a message's header says that its sender should recognise it by.
+pub fn original(headers: &[u8]) -> Original {
     let (header, _) = fields(headers);
     let subject = header.iter().find(|field| field.is("Subject"));
     Original {

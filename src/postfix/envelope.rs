@@ -147,7 +147,7 @@ impl Envelope {
 }
 
 impl Record {
-    fn malformed(&self) -> QueueFileError {
+    pub(super) fn malformed(&self) -> QueueFileError {
         QueueFileError::Malformed {
             offset: self.offset,
             kind: char::from(self.kind),
@@ -204,7 +204,7 @@ pub(super) fn size(record: &Record, file_length: u64) -> Result<Size, QueueFileE
 }
 
 /// A decimal number with blanks around it.
-fn number(data: &[u8]) -> Option<u64> {
+pub(super) fn number(data: &[u8]) -> Option<u64> {
     let digits = data.trim_ascii();
     if digits.is_empty() || !digits.iter().all(u8::is_ascii_digit) {
         return None;

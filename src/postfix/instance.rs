@@ -6,51 +6,15 @@ use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Output};
-use std::thread;
-use std::time::Duration;
 
 use log::warn;
 
-use super::QueueId;
+use super::lifetime::{Lifetimes, days_or_unit};
 use super::user::{self, User, UserError};
+use super::{Queue, QueueId};
 
 /// Where Postfix's own programs are looked for, whatever the caller's PATH says.
 pub const PROGRAM_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
-
-/// A file that changes queues while it is looked for is missed at most this often in a row.
-const LOOKS: usize = 5;
-const LOOK_PAUSE: Duration = Duration::from_millis(10);
-
-/// Directories below each other that anybody would hash a queue into.
-const MOST_HASHING: usize = 4;
-
-/// A queue of Postfix in which PostTLS looks for messages.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Queue {
-    /// Waiting for the next try.
-    Deferred,
-    /// In the hands of the queue manager.
-    Active,
-    /// About to be taken by the queue manager.
-    Incoming,
-    /// Held until somebody releases it.
-    Hold,
-}
-
-impl Queue {
-    const ALL: [Self; 4] = [Self::Deferred, Self::Active, Self::Incoming, Self::Hold];
-
-    /// The name of its directory.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Deferred => "deferred",
-            Self::Active => "active",
-            Self::Incoming => "incoming",
-            Self::Hold => "hold",
-        }
-    }
-}
 
 /// A Postfix instance, as its `main.cf` describes it.
 #[derive(Debug, Clone)]
@@ -64,8 +28,12 @@ pub struct Instance {
     command_directory: PathBuf,
     /// `main.cf` when it was read.
     stamp: Option<Stamp>,
-    hashed: Vec<String>,
-    hash_depth: usize,
+    pub(super) hashed: Vec<String>,
+    pub(super) hash_depth: usize,
+    /// How long it keeps trying.
+    pub lifetimes: Lifetimes,
+    /// Local part of the sender of what it writes to its postmaster.
+    pub double_bounce: String,
 }
 
 /// What tells one version of a file from the next.
@@ -133,12 +101,15 @@ pub enum PostfixError {
     },
 }
 
-const SETTINGS: [&str; 5] = [
+const SETTINGS: [&str; 8] = [
     "queue_directory",
     "mail_owner",
     "command_directory",
     "hash_queue_names",
     "hash_queue_depth",
+    "maximal_queue_lifetime",
+    "bounce_queue_lifetime",
+    "double_bounce_sender",
 ];
 
 impl Instance {
@@ -150,7 +121,7 @@ impl Instance {
         // Before it is read: a change in between is then seen as one.
         let stamp = stamp(config_dir);
         let mut command = program("postconf", config_dir);
-        let output = run(command.arg("-h").args(SETTINGS))?;
+        let output = run(command.args(["-x", "-h"]).args(SETTINGS))?;
         let text = String::from_utf8_lossy(&output.stdout);
         let mut values = text.lines().map(str::trim);
         let mut next = |name: &'static str| {
@@ -185,7 +156,23 @@ impl Instance {
             })
         };
         let hash_depth = number(SETTINGS[4], next(SETTINGS[4])?)?;
+        let mut span = |name| {
+            let value = next(name)?;
+            days_or_unit(&value).ok_or_else(|| PostfixError::Setting {
+                config_dir: config_dir.to_owned(),
+                name,
+                value,
+                expected: "must be a time, as 5d",
+            })
+        };
+        let lifetimes = Lifetimes {
+            message: span(SETTINGS[5])?,
+            bounce: span(SETTINGS[6])?,
+        };
+        let double_bounce = next(SETTINGS[7])?;
         Ok(Self {
+            lifetimes,
+            double_bounce,
             config_dir: config_dir.to_owned(),
             queue_directory,
             mail_owner,
@@ -199,73 +186,6 @@ impl Instance {
     /// Is `main.cf` still the one that was read?
     pub fn is_current(&self) -> bool {
         self.stamp.is_some() && self.stamp == stamp(&self.config_dir)
-    }
-
-    /// Is a file of this queue ID where another `hash_queue_depth`, or none, would put it? Postfix moves such files
-    /// when it starts and when it is reloaded.
-    pub fn is_misplaced(&self, id: &QueueId) -> bool {
-        Queue::ALL.into_iter().any(|queue| {
-            let mut directory = self.queue_directory.join(queue.as_str());
-            let characters = id.hash_characters();
-            let mut deeper = characters.chars();
-            (0..=MOST_HASHING).any(|_| {
-                let there = directory.join(id.as_str()).exists();
-                directory.extend(deeper.next().map(String::from));
-                there
-            })
-        })
-    }
-
-    /// The directory of `queue` that holds the message, after hashing (postconf(5), `hash_queue_names`).
-    pub fn directory(&self, queue: &str, id: &QueueId) -> PathBuf {
-        let mut path = self.queue_directory.join(queue);
-        if self.hashed.iter().any(|name| name == queue) {
-            path.extend(
-                id.hash_characters()
-                    .chars()
-                    .take(self.hash_depth)
-                    .map(String::from),
-            );
-        }
-        path
-    }
-
-    /// The path of the message's file in `queue`.
-    pub fn path(&self, queue: Queue, id: &QueueId) -> PathBuf {
-        self.directory(queue.as_str(), id).join(id.as_str())
-    }
-
-    /// Is the message in `queue`?
-    ///
-    /// # Errors
-    /// When the queue can't be read.
-    pub fn holds(&self, queue: Queue, id: &QueueId) -> io::Result<bool> {
-        match std::fs::symlink_metadata(self.path(queue, id)) {
-            Ok(metadata) => Ok(metadata.is_file() && metadata.uid() == self.mail_owner.uid),
-            // Only a queue that is there can say that the message is not in it: a spool may not be mounted yet.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                std::fs::metadata(self.queue_directory.join(queue.as_str())).map(|_| false)
-            }
-            Err(error) => Err(error),
-        }
-    }
-
-    /// The queue in which the message is. `None` only after several looks: between two of them it may change queues.
-    ///
-    /// # Errors
-    /// When a queue can't be read.
-    pub fn find(&self, id: &QueueId) -> io::Result<Option<Queue>> {
-        for look in 0..LOOKS {
-            if look > 0 {
-                thread::sleep(LOOK_PAUSE);
-            }
-            for queue in Queue::ALL {
-                if self.holds(queue, id)? {
-                    return Ok(Some(queue));
-                }
-            }
-        }
-        Ok(None)
     }
 
     /// Puts the message on hold if it is in the deferred queue, and only then: `postsuper -h QUEUE_ID deferred`.
@@ -367,7 +287,7 @@ impl Instance {
         run(self.command("postsuper").args(arguments)).map(drop)
     }
 
-    fn command(&self, name: &str) -> Command {
+    pub(super) fn command(&self, name: &str) -> Command {
         let path = self.command_directory.join(name);
         program(&path.to_string_lossy(), &self.config_dir)
     }

@@ -3,8 +3,12 @@
 mod defer_log;
 pub mod domains;
 mod envelope;
+mod header;
 pub mod instance;
+mod lifetime;
+mod listing;
 mod mark;
+mod queue;
 mod queue_file;
 mod queue_id;
 mod record;
@@ -12,8 +16,12 @@ pub mod settings;
 pub mod user;
 
 pub use defer_log::{Deferral, deferrals};
-pub use instance::{Instance, Queue};
+pub use header::header;
+pub use instance::Instance;
+pub use lifetime::Lifetimes;
+pub use listing::{Entry, Listing, ListingError};
 pub use mark::{MarkError, mark_done};
+pub use queue::Queue;
 pub use queue_file::{QueueFile, QueueFileError, Recipient, RecipientState, Size};
 pub use queue_id::{BadQueueId, QueueId};
 pub use record::{Record, RecordError, RecordReader};

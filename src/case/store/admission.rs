@@ -60,6 +60,8 @@ pub struct NewRecipient {
 pub struct Admitted {
     /// The message's case.
     pub case: CaseId,
+    /// Was the case opened just now?
+    pub opened: bool,
     /// The recipients that were not known before, or are now known to be stuck for TLS.
     pub fresh: Vec<Address>,
     /// What was decided for some of these at once, in whose name, and by which remembered choice.
@@ -91,7 +93,7 @@ impl Store {
             let (mut fresh, mut decided) = (Vec::new(), Vec::new());
             for recipient in &new.recipients {
                 let recipient = still_valid(tx, new.asked, recipient)?;
-                if !admit_recipient(tx, case, new.asked, &recipient)? {
+                if !admit_recipient(tx, case, new, is_new, &recipient)? {
                     continue;
                 }
                 fresh.push(recipient.address.clone());
@@ -106,7 +108,8 @@ impl Store {
                 )?
                 .query_row([case], |row| row.get(0))?;
             let state = if open { CaseState::Open } else { CaseState::Watched };
-            if is_new || open && !fresh.is_empty() {
+            // A case that was closed is looked after again, if only by watching.
+            if is_new || !fresh.is_empty() {
                 tx.prepare_cached(
                     "UPDATE cases SET state = ?2, closed_at = NULL, closed_why = NULL WHERE id = ?1",
                 )?
@@ -117,7 +120,7 @@ impl Store {
                 let detail = format!("{count} recipients deferred, state {state}, by {}", new.source);
                 record(tx, case, "", "opened", &detail)?;
             }
-            Ok(Admitted { case, fresh, decided })
+            Ok(Admitted { case, opened: is_new, fresh, decided })
         })
     }
 }
@@ -175,7 +178,8 @@ fn still_valid(
 fn admit_recipient(
     tx: &Transaction<'_>,
     case: CaseId,
-    asked: Asked,
+    whole: &NewCase,
+    is_new: bool,
     new: &NewRecipient,
 ) -> rusqlite::Result<bool> {
     let domain = Domain::of(&new.address);
@@ -190,7 +194,10 @@ fn admit_recipient(
         })
         .optional()?;
     let id = match known {
-        Some((id, RecipientState::NotOffered, failure)) if failure != new.failure => {
+        // The same failure becomes the sender's matter when an admin ends the hold under which it was found.
+        Some((id, RecipientState::NotOffered, failure))
+            if failure != new.failure || new.state != RecipientState::NotOffered =>
+        {
             tx.prepare_cached(
                 "UPDATE recipients SET failure = ?2, status = ?3, detail = ?4, may_send = ?5, state = ?6,
                  stuck_at = coalesce(stuck_at, ?7) WHERE id = ?1",
@@ -228,7 +235,12 @@ fn admit_recipient(
                 domain.as_ref().map_or("", Domain::as_str),
                 stuck_at,
             ])?;
-            tx.last_insert_rowid()
+            let id = tx.last_insert_rowid();
+            if !is_new {
+                let detail = format!("{}, found by {}", new.failure, whole.source);
+                record(tx, case, new.address.as_str(), "joined", &detail)?;
+            }
+            id
         }
     };
     match new.action {
@@ -240,7 +252,7 @@ fn admit_recipient(
             };
             decide(tx, case, &[(id, action)], &by)?;
         }
-        None if new.state == RecipientState::Open && asked == Asked::Sender => {
+        None if new.state == RecipientState::Open && whole.asked == Asked::Sender => {
             owe(tx, id, News::Stuck)?;
         }
         None => {}

@@ -118,6 +118,21 @@ impl Store {
         })
     }
 
+    /// The case of a message, if it has one.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub fn case_of(&self, key: &MessageKey) -> Result<Option<Case>, StoreError> {
+        self.read("cannot look a message up", |connection| {
+            connection
+                .prepare_cached(&format!(
+                    "SELECT {CASE_COLUMNS} FROM cases WHERE queue_id = ?1 AND arrival = ?2 AND sender = ?3"
+                ))?
+                .query_row(params![key.queue_id, key.arrival, sender_column(key)], case_of)
+                .optional()
+        })
+    }
+
     /// The cases of this queue ID, the newest first: there are several when Postfix has used it again.
     ///
     /// # Errors

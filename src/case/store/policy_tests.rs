@@ -42,6 +42,7 @@ fn consent(scope: Scope, target: &str) -> NewConsent {
 
 fn found(queue_id: &str, to: &str, failure: Failure) -> Found {
     Found {
+        held: false,
         key: MessageKey {
             queue_id: queue_id.parse().unwrap(),
             sender: Some(address("a@b.test")),

@@ -170,3 +170,79 @@ fn a_symbolic_link_is_not_followed() {
         "{error}"
     );
 }
+
+#[test]
+fn a_watched_recipient_becomes_the_sender_s_matter_once_and_a_case_that_was_closed_is_looked_after_again()
+ {
+    let (_directory, store) = store();
+    let admitted = |failure, state| {
+        let mut new = new_case("A367B99A955", 1);
+        new.recipients.truncate(1);
+        new.recipients[0].failure = failure;
+        new.recipients[0].state = state;
+        store.admit(&new).unwrap()
+    };
+    let stands = |case| {
+        let state = store.case(case).unwrap().unwrap().state;
+        (store.recipients(case).unwrap()[0].state, state)
+    };
+    let (watched, open) = (RecipientState::NotOffered, RecipientState::Open);
+    let first = admitted(Failure::NotTls, watched);
+    assert!(first.opened && first.fresh.len() == 1);
+    let case = first.case;
+    assert_eq!(stands(case), (watched, CaseState::Watched));
+    assert!(admitted(Failure::NotTls, watched).fresh.is_empty());
+    // Found on hold: known with its failure, and nobody is asked.
+    assert_eq!(admitted(Failure::NotOffered, watched).fresh.len(), 1);
+    assert_eq!(stands(case), (watched, CaseState::Watched));
+    // Off hold.
+    let joined = admitted(Failure::NotOffered, open);
+    assert!(!joined.opened && joined.fresh.len() == 1);
+    assert_eq!(stands(case), (open, CaseState::Open));
+    assert!(admitted(Failure::NotOffered, open).fresh.is_empty());
+
+    let id = store.recipients(case).unwrap()[0].id;
+    store.settle(case, &[(id, RecipientState::Gone)]).unwrap();
+    assert_eq!(stands(case).1, CaseState::Closed);
+    assert!(admitted(Failure::NotOffered, open).fresh.is_empty());
+    assert_eq!(stands(case), (RecipientState::Gone, CaseState::Closed));
+    let late = store.admit(&new_case("A367B99A955", 1)).unwrap();
+    assert!(!late.opened && late.fresh.len() == 2);
+    assert_eq!(stands(case).1, CaseState::Open);
+    let case = store.case(case).unwrap().unwrap();
+    assert_eq!((case.closed_at, case.closed_why), (None, None));
+    let joined = store.events(case.id).unwrap();
+    assert_eq!(
+        joined.iter().filter(|event| event.what == "joined").count(),
+        2
+    );
+}
+
+#[test]
+fn what_was_seen_in_the_queue_ends_what_waits_and_touches_no_decision() {
+    let (_directory, store) = store();
+    let case = store.admit(&new_case("A367B99A955", 1)).unwrap().case;
+    let ids: Vec<i64> = store
+        .recipients(case)
+        .unwrap()
+        .iter()
+        .map(|one| one.id)
+        .collect();
+    store
+        .decide(case, &[(ids[0], Action::Send)], Actor::Link, "")
+        .unwrap();
+    let seen: Vec<_> = ids
+        .iter()
+        .map(|id| (*id, RecipientState::Delivered))
+        .collect();
+    store.settle(case, &seen).unwrap();
+    let states: Vec<_> = store
+        .recipients(case)
+        .unwrap()
+        .iter()
+        .map(|one| one.state)
+        .collect();
+    let delivered = RecipientState::Delivered;
+    assert_eq!(states, [RecipientState::Releasing, delivered, delivered]);
+    assert_eq!(store.case(case).unwrap().unwrap().state, CaseState::Open);
+}

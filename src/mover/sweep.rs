@@ -1,0 +1,274 @@
+//! The sweep: looks after every message that has a case which is open or watched, and after no other.
+//!
+//! It ends cases whose recipients have left the queue, and lets recipients join that failed for TLS only later: Postfix
+//! writes one delay notice a message, ever. What has not changed since the last look costs two stats.
+
+use std::collections::{HashMap, HashSet};
+use std::fs::symlink_metadata;
+use std::io;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use log::{info, warn};
+
+use super::engine::Engine;
+use super::late::{self, Log};
+use super::{MoveError, Sighting, ending, source};
+use crate::case::store::{Store, StoreError};
+use crate::case::{Case, CaseId, CaseState, Recipient, Source};
+use crate::config::Config;
+use crate::intake;
+use crate::postfix::{Instance, Queue, QueueId};
+
+/// A file that was changed so many seconds ago may be changed again without another change time: clocks of file systems
+/// tick slowly.
+const SETTLED: i64 = 2;
+
+/// What tells one state of a file from the next: inode, size, change time.
+type Stamp = (u64, u64, i64, i64);
+
+/// What a look at a message costs when nothing has happened to it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Glimpse {
+    queue: Queue,
+    file: Stamp,
+    defer_log: Option<Stamp>,
+}
+
+impl Glimpse {
+    /// `None` when the message was in no queue just now.
+    fn of(instance: &Instance, id: &QueueId) -> io::Result<Option<Self>> {
+        for queue in Queue::ALL {
+            if let Some(file) = stamp(&instance.path(queue, id))? {
+                let log = instance
+                    .directory(Log::Defer.as_str(), id)
+                    .join(id.as_str());
+                let defer_log = stamp(&log)?;
+                return Ok(Some(Self {
+                    queue,
+                    file,
+                    defer_log,
+                }));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Would every later change be seen?
+    fn is_settled(&self) -> bool {
+        let now = SystemTime::UNIX_EPOCH
+            .elapsed()
+            .map_or(0, |elapsed| i64::try_from(elapsed.as_secs()).unwrap_or(0));
+        let changed = self
+            .defer_log
+            .map_or(self.file.2, |log| log.2.max(self.file.2));
+        changed + SETTLED <= now
+    }
+}
+
+fn stamp(path: &Path) -> io::Result<Option<Stamp>> {
+    match symlink_metadata(path) {
+        Ok(found) => Ok(Some((
+            found.ino(),
+            found.size(),
+            found.ctime(),
+            found.ctime_nsec(),
+        ))),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// What one look at a case has come to.
+enum Found {
+    /// There was something to look at, or nothing to look for.
+    Looked,
+    /// The message is in no queue at first sight. The recipients that are missed with it.
+    Absent(Vec<Recipient>),
+}
+
+fn looking(instance: &Instance, id: &QueueId, source: io::Error) -> MoveError {
+    MoveError::File {
+        queue_id: id.clone(),
+        doing: "look for",
+        path: instance.queue_directory.clone(),
+        source,
+    }
+}
+
+/// The sweep, with what it remembers from one time to the next.
+pub struct Sweep {
+    store: Arc<Store>,
+    engine: Arc<Engine>,
+    seen: HashMap<CaseId, Glimpse>,
+    /// What was complained about, so that it is not said again each time.
+    troubles: HashMap<CaseId, String>,
+}
+
+impl Sweep {
+    /// A sweep that has seen nothing yet.
+    pub fn new(store: Arc<Store>, engine: Arc<Engine>) -> Self {
+        Self {
+            store,
+            engine,
+            seen: HashMap::new(),
+            troubles: HashMap::new(),
+        }
+    }
+
+    /// Looks after all cases that are open or watched. Trouble with one of them is logged, and keeps no other waiting.
+    ///
+    /// # Errors
+    /// When the store fails, or the encrypt instance's settings can't be read.
+    pub fn run(&mut self, config: &Config) -> Result<(), MoveError> {
+        let pair = self.engine.pair()?;
+        let mut cases = self.store.cases(Some(CaseState::Open))?;
+        cases.extend(self.store.cases(Some(CaseState::Watched))?);
+        let known: HashSet<CaseId> = cases.iter().map(|case| case.id).collect();
+        self.seen.retain(|id, _| known.contains(id));
+        self.troubles.retain(|id, _| known.contains(id));
+        let mut absent = Vec::new();
+        for case in &cases {
+            match self.look_after(&pair.encrypt, config, case) {
+                Ok(Found::Looked) => drop(self.troubles.remove(&case.id)),
+                Ok(Found::Absent(recipients)) => absent.push((case, recipients)),
+                Err(error) => self.complain(case, error)?,
+            }
+        }
+        self.end(&pair.encrypt, absent)
+    }
+
+    fn look_after(
+        &mut self,
+        instance: &Instance,
+        config: &Config,
+        case: &Case,
+    ) -> Result<Found, MoveError> {
+        let id = &case.key.queue_id;
+        // Before anything is read, so that whatever changes meanwhile is seen as a change next time.
+        let glimpse = Glimpse::of(instance, id).map_err(|source| looking(instance, id, source))?;
+        if glimpse.is_some() && self.seen.get(&case.id) == glimpse.as_ref() {
+            return Ok(Found::Looked);
+        }
+        self.seen.remove(&case.id);
+        let recipients = self.store.recipients(case.id)?;
+        if glimpse.is_none() {
+            // Otherwise it is only waited for the move that has taken it away.
+            let waited_for = recipients.iter().any(ending::waits);
+            return Ok(if waited_for {
+                Found::Absent(recipients)
+            } else {
+                Found::Looked
+            });
+        }
+        let (sighting, source) = source::sight(instance, &case.key)?;
+        let ended = ending::ended(instance, case, &recipients, &sighting, source.as_ref())?;
+        self.settle(case, &recipients, &ended)?;
+        if let (Sighting::Queued(queue), Some(source)) = (sighting, source) {
+            // What is on hold is an admin's matter, or ours in the middle of a move.
+            if queue != Queue::Hold {
+                self.join(instance, config, case, &source, &recipients)?;
+            }
+            if let Some(glimpse) = glimpse.filter(Glimpse::is_settled) {
+                self.seen.insert(case.id, glimpse);
+            }
+        }
+        Ok(Found::Looked)
+    }
+
+    /// Ends the cases of messages that are in no queue. What has only changed queues is looked after next time.
+    fn end(
+        &mut self,
+        instance: &Instance,
+        absent: Vec<(&Case, Vec<Recipient>)>,
+    ) -> Result<(), MoveError> {
+        let Some((first, _)) = absent.first() else {
+            return Ok(());
+        };
+        let first = first.key.queue_id.clone();
+        let mut missing: HashSet<QueueId> = absent
+            .iter()
+            .map(|(case, _)| case.key.queue_id.clone())
+            .collect();
+        instance
+            .keep_missing(&mut missing)
+            .map_err(|source| looking(instance, &first, source))?;
+        for (case, recipients) in absent {
+            let id = &case.key.queue_id;
+            if !missing.contains(id) {
+                continue;
+            }
+            let ended = source::gone(instance, id)
+                .and_then(|gone| ending::ended(instance, case, &recipients, &gone, None))
+                .and_then(|ended| Ok(self.settle(case, &recipients, &ended)?));
+            match ended {
+                Ok(()) => drop(self.troubles.remove(&case.id)),
+                Err(error) => self.complain(case, error)?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Says what is wrong with one message, once. Trouble with the store is trouble with all.
+    fn complain(&mut self, case: &Case, error: MoveError) -> Result<(), MoveError> {
+        if matches!(error, MoveError::Store(_)) {
+            return Err(error);
+        }
+        let said = error.to_string();
+        if self.troubles.insert(case.id, said.clone()) != Some(said) {
+            warn!("{error}");
+        }
+        Ok(())
+    }
+
+    fn settle(
+        &self,
+        case: &Case,
+        recipients: &[Recipient],
+        ended: &[(i64, crate::case::RecipientState)],
+    ) -> Result<(), StoreError> {
+        if ended.is_empty() {
+            return Ok(());
+        }
+        self.store.settle(case.id, ended)?;
+        for (id, state) in ended {
+            if let Some(recipient) = recipients.iter().find(|known| known.id == *id) {
+                let (queue_id, to) = (&case.key.queue_id, &recipient.address);
+                info!("{queue_id}: to=<{to}>, has left the queue, status={state}");
+            }
+        }
+        Ok(())
+    }
+
+    /// Lets recipients join the case of which the last attempt has shown something new.
+    fn join(
+        &self,
+        instance: &Instance,
+        config: &Config,
+        case: &Case,
+        source: &source::Source,
+        known: &[Recipient],
+    ) -> Result<(), MoveError> {
+        let Some(log) = late::read(instance, Log::Defer, &case.key.queue_id)? else {
+            return Ok(());
+        };
+        let deferred = late::news(late::pending(&log, source), known);
+        // A log that belongs to the next message of this queue ID must not count.
+        if deferred.is_empty() || !source.is_still_there() {
+            return Ok(());
+        }
+        let found = intake::Found {
+            key: case.key.clone(),
+            subject: case.subject.clone(),
+            message_id: case.message_id.clone(),
+            retry_until: case.retry_until,
+            source: Source::Sweep,
+            held: false,
+            deferred,
+        };
+        intake::admit(&self.store, config, &found)?;
+        Ok(())
+    }
+}

@@ -1,0 +1,106 @@
+//! When sweep and census run: two threads, so that a census of a long queue keeps no sweep waiting. Both follow a reload
+//! of the configuration at once.
+
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use log::{error, info};
+
+use super::census::{Census, Go};
+use super::engine::Engine;
+use super::sweep::Sweep;
+use crate::case::store::Store;
+use crate::config::Config;
+
+/// Looks after what is in the queue of the encrypt instance, for as long as the process lives.
+pub struct Watch {
+    store: Arc<Store>,
+    engine: Arc<Engine>,
+    config: Mutex<Arc<Config>>,
+    reloaded: Condvar,
+}
+
+impl Watch {
+    /// Begins to look, after a first pause.
+    pub fn start(store: Arc<Store>, engine: Arc<Engine>, config: Config) -> Arc<Self> {
+        let watch = Arc::new(Self {
+            store,
+            engine,
+            config: Mutex::new(Arc::new(config)),
+            reloaded: Condvar::new(),
+        });
+        let sweeping = Arc::clone(&watch);
+        thread::spawn(move || sweeping.sweep());
+        let counting = Arc::clone(&watch);
+        thread::spawn(move || counting.census());
+        watch
+    }
+
+    /// Follows another configuration from now on.
+    pub fn reload(&self, config: Config) {
+        *self.config.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(config);
+        self.reloaded.notify_all();
+    }
+
+    /// Waits until `pause` has passed since `since`, however often it changes meanwhile; `None` is for ever.
+    fn wait(&self, since: Instant, pause: fn(&Config) -> Option<Duration>) -> Arc<Config> {
+        let mut config = self.config.lock().unwrap_or_else(PoisonError::into_inner);
+        loop {
+            let left = pause(&config).map(|pause| pause.saturating_sub(since.elapsed()));
+            config = match left {
+                Some(Duration::ZERO) => return Arc::clone(&config),
+                Some(left) => {
+                    let waited = self.reloaded.wait_timeout(config, left);
+                    waited.unwrap_or_else(PoisonError::into_inner).0
+                }
+                None => self
+                    .reloaded
+                    .wait(config)
+                    .unwrap_or_else(PoisonError::into_inner),
+            };
+        }
+    }
+
+    fn sweep(&self) {
+        let mut sweep = Sweep::new(Arc::clone(&self.store), Arc::clone(&self.engine));
+        loop {
+            let config = self.wait(Instant::now(), between_sweeps);
+            sweep
+                .run(&config)
+                .unwrap_or_else(|error| error!("{error}; the sweep will begin again"));
+        }
+    }
+
+    fn census(&self) {
+        // The first one soon: notices may have been lost while no mover ran.
+        let mut pause: fn(&Config) -> Option<Duration> =
+            |config| between_censuses(config).and(between_sweeps(config));
+        loop {
+            let config = self.wait(Instant::now(), pause);
+            pause = between_censuses;
+            let result = self.engine.pair().map_err(Into::into).and_then(|pair| {
+                let census = Census {
+                    store: &self.store,
+                    instance: &pair.encrypt,
+                    config: &config,
+                    dry_run: false,
+                };
+                census.run(&mut |_| Go::On)
+            });
+            match result {
+                Ok(summary) => info!("{summary}"),
+                Err(error) => error!("{error}; the next census will look again"),
+            }
+        }
+    }
+}
+
+fn between_sweeps(config: &Config) -> Option<Duration> {
+    Some(Duration::from_secs(config.sweep.seconds.into()))
+}
+
+fn between_censuses(config: &Config) -> Option<Duration> {
+    let minutes = u64::from(config.sweep.census_minutes);
+    (minutes > 0).then(|| Duration::from_secs(minutes * 60))
+}
