@@ -1,7 +1,7 @@
 //! The whole way of a sender in a real browser: from the link in the mail to the message in the recipient's mailbox.
 //!
 //! Needs Chromium (`CHROME`, or /usr/bin/chromium); POSTTLS_NO_BROWSER leaves these tests out. JavaScript is switched off
-//! while pages are used. With `POSTTLS_SCREENSHOTS` set to a directory, pictures of the pages are put there.
+//! while pages are used. With `SCREENSHOTS` set to a directory, pictures of the pages are put there.
 
 mod chromium;
 mod common;
@@ -94,7 +94,7 @@ impl Sender {
     }
 
     fn photographs(&self, name: &str) {
-        let Some(directory) = std::env::var_os("POSTTLS_SCREENSHOTS").map(PathBuf::from) else {
+        let Some(directory) = std::env::var_os("SCREENSHOTS").map(PathBuf::from) else {
             return;
         };
         let png = Page::CaptureScreenshotFormatOption::Png;

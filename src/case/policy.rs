@@ -93,12 +93,17 @@ pub fn judge(about: &Circumstances<'_>, offer: &Offer) -> Verdict {
     if !may_send {
         return verdict(open, None, Ground::MayNotGo);
     }
-    // A certificate that is wrong today says nothing about one that is wrong tomorrow.
-    if about.consent && failure != Failure::Certificate {
+    if about.consent && may_be_remembered(failure) {
         let send = Some((Action::Send, Actor::Consent));
         return verdict(open, send, Ground::Consent);
     }
     verdict(open, None, Ground::Asked)
+}
+
+/// May a choice to send unencrypted be remembered for this failure? A certificate that is wrong today says nothing about
+/// one that is wrong tomorrow.
+pub fn may_be_remembered(failure: Failure) -> bool {
+    failure.can_be_offered() && failure != Failure::Certificate
 }
 
 #[cfg(test)]

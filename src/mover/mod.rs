@@ -10,6 +10,7 @@ mod daemon;
 mod desk;
 mod engine;
 mod recovery;
+mod retries;
 mod source;
 mod steps;
 mod supervise;

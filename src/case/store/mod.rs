@@ -8,9 +8,11 @@ mod admission;
 mod alerts;
 mod cases;
 mod consents;
+mod inbox;
 mod mandatory;
 mod moves;
 mod news;
+mod remember;
 mod senders;
 
 use std::path::{Path, PathBuf};
@@ -30,8 +32,10 @@ use super::{
 pub use admission::{Admitted, NewCase, NewRecipient};
 pub use cases::Claim;
 pub use consents::{Consent, NewConsent};
+pub use inbox::{Bulk, BulkDecided, BulkMark, InboxSummary};
 pub use mandatory::MandatoryDomain;
 pub use moves::{Decided, Move, MoveId, MoveRecipient};
+pub use remember::{Remember, Remembered};
 
 /// How long a statement waits for another process's transaction.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
