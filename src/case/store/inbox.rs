@@ -75,6 +75,15 @@ pub struct BulkDecided {
     pub planned: Option<MoveId>,
 }
 
+/// Choices for recipients of one case.
+#[derive(Debug, Clone)]
+pub struct CaseChoices {
+    /// The case.
+    pub case: Case,
+    /// Recipients (their numbers in the store, and addresses), each with what to do.
+    pub choices: Vec<(i64, Address, Action)>,
+}
+
 impl Store {
     /// Counts what waits for a sender.
     ///
@@ -139,7 +148,7 @@ impl Store {
                 .prepare_cached(&format!(
                     "SELECT {CASE_COLUMNS} FROM cases c WHERE {OWN} AND EXISTS
                          (SELECT 1 FROM recipients r WHERE r.case_id = c.id AND r.state IN ('open', 'kept'))
-                     ORDER BY c.arrival, c.id LIMIT ?2 OFFSET ?3"
+                     ORDER BY c.arrival, c.opened_at, c.id LIMIT ?2 OFFSET ?3"
                 ))?
                 .query_map(
                     params![sender, row_count(limit), row_count(offset)],
@@ -263,7 +272,7 @@ impl Store {
     /// When the store fails; then nothing was recorded.
     pub fn decide_several(
         &self,
-        choices: &[(Case, Vec<(i64, Address, Action)>)],
+        forms: &[CaseChoices],
         client: &str,
     ) -> Result<Vec<BulkDecided>, StoreError> {
         self.write("cannot record decisions", |tx| {
@@ -273,13 +282,13 @@ impl Store {
                 consent: None,
             };
             let mut decided = Vec::new();
-            for (case, chosen) in choices {
-                let plain: Vec<(i64, Action)> = chosen
+            for CaseChoices { case, choices } in forms {
+                let plain: Vec<(i64, Action)> = choices
                     .iter()
                     .map(|(id, _, action)| (*id, *action))
                     .collect();
                 let made = decide(tx, case.id, &plain, &by)?;
-                for ((recipient, address, _), (_, outcome)) in chosen.iter().zip(made.outcomes) {
+                for ((recipient, address, _), (_, outcome)) in choices.iter().zip(made.outcomes) {
                     decided.push(BulkDecided {
                         case: case.id,
                         queue_id: case.key.queue_id.clone(),

@@ -32,7 +32,7 @@ use super::{
 pub use admission::{Admitted, NewCase, NewRecipient};
 pub use cases::Claim;
 pub use consents::{Consent, NewConsent};
-pub use inbox::{Bulk, BulkDecided, BulkMark, InboxSummary};
+pub use inbox::{Bulk, BulkDecided, BulkMark, CaseChoices, InboxSummary};
 pub use mandatory::MandatoryDomain;
 pub use moves::{Decided, Move, MoveId, MoveRecipient};
 pub use remember::{Remember, Remembered};

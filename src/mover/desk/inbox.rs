@@ -11,7 +11,7 @@ use log::{error, info};
 
 use super::{Desk, DeskError, choices, views};
 use crate::address::Address;
-use crate::case::store::{Bulk, BulkDecided, BulkMark, MoveId};
+use crate::case::store::{Bulk, BulkDecided, BulkMark, CaseChoices, MoveId};
 use crate::case::{
     Action, Actor, Asked, Case, CaseId, CaseState, MoveStep, Outcome, RecipientState, SenderId,
 };
@@ -117,7 +117,7 @@ impl Desk {
             InboxDecision::Each { choices } => {
                 let chosen = self.chosen(sender, choices)?;
                 let decided = self.store.decide_several(&chosen, client)?;
-                let actions = chosen.iter().flat_map(|(_, chosen)| chosen);
+                let actions = chosen.iter().flat_map(|chosen| &chosen.choices);
                 for (one, (_, _, action)) in decided.iter().zip(actions) {
                     log_decision(one, *action, client);
                 }
@@ -131,7 +131,7 @@ impl Desk {
                 let domain = match domain {
                     Some(name) => match name.parse::<Domain>() {
                         Ok(domain) => Some(domain),
-                        Err(_) => return Ok(self.answered(sender, result)?),
+                        Err(_) => return self.answered(sender, result),
                     },
                     None => None,
                 };
@@ -195,7 +195,7 @@ impl Desk {
         &self,
         sender: &Address,
         choices: &[(i64, i64, Action)],
-    ) -> Result<Vec<(Case, Vec<(i64, Address, Action)>)>, DeskError> {
+    ) -> Result<Vec<CaseChoices>, DeskError> {
         let mut by_case: BTreeMap<i64, Vec<(i64, Action)>> = BTreeMap::new();
         for (case, number, action) in choices {
             by_case.entry(*case).or_default().push((*number, *action));
@@ -218,7 +218,10 @@ impl Desk {
                     wanted.push((recipient.id, recipient.address.clone(), action));
                 }
             }
-            chosen.push((case, wanted));
+            chosen.push(CaseChoices {
+                case,
+                choices: wanted,
+            });
         }
         Ok(chosen)
     }
