@@ -21,8 +21,10 @@ fn looks(sender: &Sender, name: &str) {
             overflow <= 0.0,
             "{name} at {width} px is {overflow} px too wide"
         );
+        sender.is_high(width);
         sender.photographs(&format!("{name}-{width}"));
     }
+    sender.is_wide(900);
 }
 
 #[test]

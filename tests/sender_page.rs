@@ -313,11 +313,12 @@ fn more_messages_than_fit_on_a_page_are_decided_at_once() {
     stage.post(&stage.case_link(&other), "action=send");
     println!("another click answered in {:?}", clicked.elapsed());
     assert_eq!(stage.states(&other)["eve@plain.test"], "released");
-    let mut open = queue_ids.clone();
-    stage.wait("all to be handed over", || {
-        open.retain(|queue_id| stage.known(queue_id).closed_why.as_deref() != Some("released"));
-        open.is_empty().then_some(())
-    });
+    // One by one, in the order in which they go: patience is for each, however many there are.
+    for queue_id in &queue_ids {
+        stage.wait("a message to be handed over", || {
+            (stage.known(queue_id).closed_why.as_deref() == Some("released")).then_some(())
+        });
+    }
     println!("all handed over after {:?}", started.elapsed());
     stage.wait("all to arrive", || {
         (0..count)

@@ -196,7 +196,7 @@ pub(crate) fn inbox_headline(result: &InboxResult) -> &'static str {
     match result.counts.as_slice() {
         [] => "nothing",
         counts if not_done == counts.len() => "nothing",
-        _ if not_done > 0 || result.unrecorded > 0 => "partly",
+        _ if not_done > 0 || result.unrecorded + result.excluded > 0 => "partly",
         _ if later > 0 => "recorded",
         [(Outcome::Kept, _)] => "kept",
         _ => "done",

@@ -102,8 +102,7 @@ impl Sender {
         let Some(directory) = std::env::var_os("SCREENSHOTS").map(PathBuf::from) else {
             return;
         };
-        let metrics = self.tab.call_method(Page::GetLayoutMetrics(None));
-        let size = metrics.expect("a size").css_content_size;
+        let size = self.size();
         let whole = Page::Viewport {
             x: 0.0,
             y: 0.0,
@@ -121,10 +120,24 @@ impl Sender {
 
     /// Makes the window as wide as a phone, or wider.
     pub fn is_wide(&self, width: u32) {
+        self.has_size(width, 800);
+    }
+
+    /// Makes the window as high as the page, so that all of it is painted.
+    pub fn is_high(&self, width: u32) {
+        self.has_size(width, self.size().height as u32);
+    }
+
+    fn size(&self) -> DOM::Rect {
+        let metrics = self.tab.call_method(Page::GetLayoutMetrics(None));
+        metrics.expect("a size").css_content_size
+    }
+
+    fn has_size(&self, width: u32, height: u32) {
         self.tab
             .call_method(Emulation::SetDeviceMetricsOverride {
                 width,
-                height: 800,
+                height,
                 device_scale_factor: 1.0,
                 mobile: false,
                 scale: None,
