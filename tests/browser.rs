@@ -1,110 +1,13 @@
 //! The whole way of a sender in a real browser: from the link in the mail to the message in the recipient's mailbox.
 //!
 //! Needs Chromium (`CHROME`, or /usr/bin/chromium); POSTTLS_NO_BROWSER leaves these tests out. JavaScript is switched off
-//! while pages are used. With `POSTTLS_SCREENSHOTS` set to a directory, pictures of the pages are put there.
+//! while pages are used. With `SCREENSHOTS` set to a directory, pictures of the pages are put there.
 
 mod chromium;
 mod common;
 
-use std::path::PathBuf;
-use std::sync::Arc;
-
-use chromium::browser;
+use chromium::sender::Sender;
 use common::Stage;
-use headless_chrome::protocol::cdp::{DOM, Emulation, Page};
-use headless_chrome::{Browser, Element, Tab};
-
-/// A sender at a browser without JavaScript.
-struct Sender {
-    tab: Arc<Tab>,
-    _browser: Browser,
-    _profile: tempfile::TempDir,
-}
-
-impl Sender {
-    fn new() -> Option<Self> {
-        let profile = tempfile::tempdir().expect("a directory");
-        let browser = browser(profile.path())?;
-        let tab = browser.new_tab().expect("a tab");
-        tab.set_default_timeout(common::PATIENCE);
-        tab.call_method(Emulation::SetScriptExecutionDisabled { value: true })
-            .expect("no JavaScript");
-        tab.call_method(Emulation::SetFocusEmulationEnabled { enabled: true })
-            .expect("the focus");
-        Some(Self {
-            tab,
-            _browser: browser,
-            _profile: profile,
-        })
-    }
-
-    fn open(&self, url: &str) {
-        self.tab
-            .navigate_to(url)
-            .and_then(Tab::wait_until_navigated)
-            .expect("a page");
-    }
-
-    /// The HTML of an element. (The crate's own functions for it, as for clicks and the focus, need JavaScript.)
-    fn reads(&self, selector: &str) -> String {
-        let element = self.tab.wait_for_element(selector).expect(selector);
-        let html = self.tab.call_method(DOM::GetOuterHTML {
-            node_id: None,
-            backend_node_id: Some(element.backend_node_id),
-            object_id: None,
-            include_shadow_dom: None,
-        });
-        html.expect("HTML").outer_html
-    }
-
-    fn finds(&self, selector: &str) -> Element<'_> {
-        let element = self.tab.wait_for_element(selector).expect(selector);
-        let scroll = DOM::ScrollIntoViewIfNeeded {
-            node_id: None,
-            backend_node_id: Some(element.backend_node_id),
-            object_id: None,
-            rect: None,
-        };
-        self.tab.call_method(scroll).expect("it can be seen");
-        element
-    }
-
-    /// Clicks with the mouse, where the element is on the screen.
-    fn clicks(&self, selector: &str) {
-        let middle = self.finds(selector).get_midpoint().expect("a place");
-        self.tab.click_point(middle).expect("a click");
-    }
-
-    /// Presses keys while an element has the focus.
-    fn presses(&self, selector: &str, keys: &[&str]) {
-        let element = self.finds(selector);
-        let focus = DOM::Focus {
-            node_id: None,
-            backend_node_id: Some(element.backend_node_id),
-            object_id: None,
-        };
-        self.tab.call_method(focus).expect("focus");
-        for key in keys {
-            self.tab.press_key(key).expect("a key");
-        }
-    }
-
-    fn sees(&self, selector: &str) -> bool {
-        self.tab.find_element(selector).is_ok()
-    }
-
-    fn photographs(&self, name: &str) {
-        let Some(directory) = std::env::var_os("POSTTLS_SCREENSHOTS").map(PathBuf::from) else {
-            return;
-        };
-        let png = Page::CaptureScreenshotFormatOption::Png;
-        let picture = self
-            .tab
-            .capture_screenshot(png, None, None, true)
-            .expect("a picture");
-        std::fs::write(directory.join(format!("sender-{name}.png")), picture).expect("a file");
-    }
-}
 
 /// The links in the HTML part of a mail that preselect a choice.
 fn button(mail: &str, choice: &str) -> String {

@@ -142,9 +142,13 @@ fn a_form_becomes_exactly_one_decision() {
         [
             Decision::Same {
                 action: Action::Send,
-                recipients
+                recipients,
+                remember: None
             },
-            Decision::Each { choices }
+            Decision::Each {
+                choices,
+                remember: None
+            }
         ]
     );
 }
@@ -188,10 +192,11 @@ fn the_movers_no_is_a_page_that_helps() {
     assert_eq!(stage.get(&path).status, 404);
     assert_eq!(stage.get(&path).status, 500, "an answer that does not fit");
 
-    let why = "<b>You</b> chose a recipient who is not on the list.";
     let stage = Stage::with(move |_| {
         Some(Answer::Refused {
-            why: why.to_owned(),
+            why: Refusal::NoSuchRecipient {
+                who: "<b>nobody</b>@x.test".to_owned(),
+            },
         })
     });
     let refused = stage.post("action=send&recipient=nobody%40x.test");
@@ -199,7 +204,7 @@ fn the_movers_no_is_a_page_that_helps() {
     assert!(
         refused
             .body
-            .contains("&lt;b&gt;You&lt;&#x2f;b&gt; chose a recipient")
+            .contains("This message has no recipient &lt;b&gt;nobody&lt;&#x2f;b&gt;@x.test")
     );
 }
 

@@ -1,6 +1,6 @@
 //! The pages in a real browser: nothing to scroll sideways on a phone, and forms that decide what they say.
 //!
-//! Needs Chromium (`CHROME`, or /usr/bin/chromium); POSTTLS_NO_BROWSER leaves these tests out. With `POSTTLS_SCREENSHOTS`
+//! Needs Chromium (`CHROME`, or /usr/bin/chromium); POSTTLS_NO_BROWSER leaves these tests out. With `SCREENSHOTS`
 //! set to a directory, pictures of the pages are put there.
 
 mod chromium;
@@ -100,7 +100,7 @@ fn pages_fit_on_a_phone_and_look_as_they_should() {
     let Some(browser) = browser(profile.path()) else {
         return;
     };
-    let pictures = std::env::var_os("POSTTLS_SCREENSHOTS").map(PathBuf::from);
+    let pictures = std::env::var_os("SCREENSHOTS").map(PathBuf::from);
     let tab = browser.new_tab().unwrap();
     let script = |view: CaseView| Stage::with(move |_| Some(Answer::Case(Box::new(view.clone()))));
     let decided = Stage::with(|question| match question {
@@ -214,10 +214,12 @@ fn a_browser_decides_what_its_page_says() {
         [
             Decision::Same {
                 action: Action::Delete,
-                recipients
+                recipients,
+                remember: None
             },
             Decision::Each {
-                choices: vec![(2, Action::Keep)]
+                choices: vec![(2, Action::Keep)],
+                remember: None
             }
         ]
     );

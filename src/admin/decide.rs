@@ -5,7 +5,6 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 
 use log::warn;
 use serde::Serialize;
@@ -110,12 +109,7 @@ fn by_myself(config: &Config, store: Arc<Store>, order: &Order) -> Result<Report
     let _lock = control::lock(&config.mover.run_dir, &may.queue_directory)?;
     let engine = Arc::new(Engine::new(Arc::clone(&store), encrypt, may));
     let keys = Keys::load(&config.link.key_file)?;
-    let desk = Desk::new(
-        Arc::clone(&store),
-        engine,
-        keys,
-        Duration::from_secs(config.mover.delivery_wait_seconds),
-    );
+    let desk = Desk::new(Arc::clone(&store), engine, keys, config);
     for (id, case) in store.unfinished_moves()? {
         // One that can't go on now, whatever the reason, must not stop this order.
         if let Err(why) = desk.retry(id, case) {

@@ -73,8 +73,7 @@ pub fn judge(about: &Circumstances<'_>, offer: &Offer) -> Verdict {
         };
         return verdict(RecipientState::NotOffered, None, ground);
     }
-    // Someone may be listening, and a certificate that is wrong today says nothing about one that is wrong tomorrow.
-    let unseen = may_send && failure != Failure::Certificate;
+    let unseen = may_send && may_go_unseen(failure);
     let open = RecipientState::Open;
     if about.asked == Asked::Nobody {
         let action = match about.unasked {
@@ -101,6 +100,13 @@ pub fn judge(about: &Circumstances<'_>, offer: &Offer) -> Verdict {
         return verdict(open, send, Ground::Consent);
     }
     verdict(open, None, Ground::Asked)
+}
+
+/// May mail that fails like this go unencrypted without somebody looking at it: by a remembered choice, or as the
+/// configuration says? Not after a certificate failure: someone may be listening, and a certificate that is wrong today
+/// says nothing about one that is wrong tomorrow.
+pub fn may_go_unseen(failure: Failure) -> bool {
+    failure.can_be_offered() && failure != Failure::Certificate
 }
 
 #[cfg(test)]

@@ -1,6 +1,5 @@
 //! `posttls-httpd`: the start-up steps of the mover, its signals, and its end.
 
-use std::collections::HashMap;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::sync_channel;
@@ -12,13 +11,13 @@ use log::{error, info, warn};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
+use super::Desk;
 use super::control::{self, ControlError};
-use super::engine::{Engine, Progress};
+use super::engine::Engine;
+use super::retries::{RETRY_TICK, Retries};
 use super::supervise::Supervisor;
 use super::watch::Watch;
-use super::{Desk, MoveError};
-use crate::case::CaseId;
-use crate::case::store::{MoveId, Store, StoreError};
+use crate::case::store::{Store, StoreError};
 use crate::config::{Config, ConfigError};
 use crate::link::{KeyFileError, Keys};
 use crate::logging;
@@ -27,12 +26,8 @@ use crate::postfix::instance::PostfixError;
 use crate::postfix::user::{self, UserError};
 use crate::web::protocol::Settings;
 
-/// Between two looks at the journal for moves that had to wait.
-const RETRY_TICK: Duration = Duration::from_secs(1);
 /// How long an ending daemon waits for moves under way; the journal has what is left after that.
 const LAST_MOVES: Duration = Duration::from_secs(5);
-/// The longest pause between two tries of one move.
-const RETRY_MOST: Duration = Duration::from_secs(60);
 /// How long an address may be in use by what our predecessor left behind: more than the web child's farewell.
 const BIND_PATIENCE: Duration = Duration::from_secs(4);
 
@@ -126,12 +121,11 @@ pub fn run(config_path: &Path) -> Result<(), DaemonError> {
     let listener = listen(address).map_err(|source| DaemonError::Listen { address, source })?;
 
     let engine = Arc::new(Engine::new(Arc::clone(&store), encrypt, may));
-    let wait = Duration::from_secs(config.mover.delivery_wait_seconds);
     let desk = Arc::new(Desk::new(
         Arc::clone(&store),
         Arc::clone(&engine),
         keys,
-        wait,
+        &config,
     ));
     // What a crash has left undone comes before any new decision.
     let mut retries = Retries::default();
@@ -171,8 +165,9 @@ pub fn run(config_path: &Path) -> Result<(), DaemonError> {
     let retrying = Arc::clone(&desk);
     thread::spawn(move || {
         loop {
-            thread::sleep(RETRY_TICK);
-            retries.run(&store, &retrying);
+            if !retries.run(&store, &retrying) {
+                thread::sleep(RETRY_TICK);
+            }
         }
     });
     obey(signals, config_path, &config, &desk, &watch, &supervisor);
@@ -236,10 +231,7 @@ fn reload(path: &Path, desk: &Desk, supervisor: &Supervisor) -> Result<Config, D
     let config = Config::load(path)?;
     let keys = Keys::load(&config.link.key_file)?;
     let fresh = settings(&config)?;
-    desk.reload(
-        keys,
-        Duration::from_secs(config.mover.delivery_wait_seconds),
-    );
+    desk.reload(keys, &config);
     *supervisor
         .settings
         .lock()
@@ -274,51 +266,4 @@ fn settings(config: &Config) -> Result<Settings, DaemonError> {
         trusted_proxies: config.http.trusted_proxies.clone(),
         templates,
     })
-}
-
-/// Tries moves that had to wait again, each at growing intervals.
-#[derive(Default)]
-struct Retries {
-    next: HashMap<MoveId, (Instant, Duration)>,
-}
-
-impl Retries {
-    fn run(&mut self, store: &Store, desk: &Desk) {
-        let owed = match store.unfinished_moves() {
-            Ok(owed) => owed,
-            Err(error) => return error!("{error}"),
-        };
-        self.next
-            .retain(|id, _| owed.iter().any(|(known, _)| known == id));
-        for (id, case) in owed {
-            let due = self
-                .next
-                .get(&id)
-                .is_none_or(|(when, _)| *when <= Instant::now());
-            if due {
-                self.try_one(id, case, desk);
-            }
-        }
-    }
-
-    fn try_one(&mut self, id: MoveId, case: CaseId, desk: &Desk) {
-        let result: Result<Progress, MoveError> = desk.retry(id, case);
-        let pause = self
-            .next
-            .get(&id)
-            .map_or(RETRY_TICK, |(_, pause)| (*pause * 2).min(RETRY_MOST));
-        match result {
-            Ok(Progress::Ended) => {
-                self.next.remove(&id);
-                return;
-            }
-            // A delivery under way may end any second: its sender is waiting for us.
-            Ok(Progress::Later(_)) => {
-                self.next.insert(id, (Instant::now(), RETRY_TICK));
-                return;
-            }
-            Err(error) => warn!("{error}; next try in {} s", pause.as_secs()),
-        }
-        self.next.insert(id, (Instant::now() + pause, pause));
-    }
 }

@@ -14,6 +14,7 @@ mod engine;
 mod late;
 mod recovery;
 mod retention;
+mod retries;
 mod source;
 mod steps;
 mod supervise;

@@ -2,11 +2,12 @@
 //!
 //! A sender can't take back a delete or an unencrypted delivery, so a damaged, cut-off or ambiguous form changes
 //! nothing. Fields: `action=send|delete|keep` once, with any number of `recipient=`; or `choice-N=send|delete|keep|none`
-//! for recipient number N. As soon as one `choice-N` is there, only those count.
+//! for recipient number N. As soon as one `choice-N` is there, only those count. With a "send" among them,
+//! `remember=recipient|domain` and `remember-days=N` have that choice remembered; `remember=none` is as good as nothing.
 
 use std::collections::BTreeMap;
 
-use crate::web::protocol::{Action, Decision};
+use crate::web::protocol::{Action, Decision, Remember, Scope};
 
 /// Why a form is no decision.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -26,6 +27,9 @@ pub enum BadForm {
     /// Well-formed, and nothing in it is chosen.
     #[error("nothing is chosen")]
     NothingChosen,
+    /// Something else than sending is to be remembered.
+    #[error("only the choice to send can be remembered")]
+    NothingToRemember,
 }
 
 /// Is this `Content-Type` the one that a form has?
@@ -47,6 +51,7 @@ pub fn parse(body: &[u8]) -> Result<Decision, BadForm> {
     let mut actions = Vec::new();
     let mut recipients = Vec::new();
     let mut choices: BTreeMap<i64, Option<Action>> = BTreeMap::new();
+    let (mut scope, mut days) = (Once::default(), Once::default());
     for (name, value) in url::form_urlencoded::parse(body) {
         match name.as_ref() {
             "action" => actions.push(action(&value).ok_or(BadForm::UnknownValue)?),
@@ -54,8 +59,13 @@ pub fn parse(body: &[u8]) -> Result<Decision, BadForm> {
                 return Err(BadForm::UnknownValue);
             }
             "recipient" => recipients.push(value.into_owned()),
+            "remember" if value == "none" => scope.take(None)?,
+            "remember" => scope.take(Some(
+                value.parse::<Scope>().map_err(|_| BadForm::UnknownValue)?,
+            ))?,
+            "remember-days" => days.take(number(&value).ok_or(BadForm::UnknownValue)?)?,
             other => {
-                let number = other.strip_prefix("choice-").and_then(recipient_number);
+                let number = other.strip_prefix("choice-").and_then(number);
                 let number = number.ok_or(BadForm::UnknownField)?;
                 let choice = match value.as_ref() {
                     "none" => None,
@@ -70,17 +80,78 @@ pub fn parse(body: &[u8]) -> Result<Decision, BadForm> {
             }
         }
     }
-    if !choices.is_empty() {
-        return each(choices);
+    let remember = match (scope.0.flatten(), days.0) {
+        (None, _) => None,
+        (Some(scope), Some(days)) => Some(Remember { scope, days }),
+        (Some(_), None) => return Err(BadForm::UnknownValue),
+    };
+    let decision = if choices.is_empty() {
+        let action = *actions.first().ok_or(BadForm::NothingChosen)?;
+        if actions.iter().any(|other| *other != action) {
+            return Err(BadForm::Contradiction);
+        }
+        Decision::Same {
+            action,
+            recipients,
+            remember,
+        }
+    } else {
+        each(choices, remember)?
+    };
+    let sends = match &decision {
+        Decision::Same { action, .. } => *action == Action::Send,
+        Decision::Each { choices, .. } => choices.iter().any(|(_, action)| *action == Action::Send),
+    };
+    if remember.is_some() && !sends {
+        return Err(BadForm::NothingToRemember);
     }
-    let action = *actions.first().ok_or(BadForm::NothingChosen)?;
-    if actions.iter().any(|other| *other != action) {
-        return Err(BadForm::Contradiction);
-    }
-    Ok(Decision::Same { action, recipients })
+    Ok(decision)
 }
 
-fn each(choices: BTreeMap<i64, Option<Action>>) -> Result<Decision, BadForm> {
+/// Is this the one form that the page of a remembered choice has, `action=revoke`?
+///
+/// # Errors
+/// When it is any other.
+pub fn parse_revoke(body: &[u8]) -> Result<(), BadForm> {
+    if !is_well_encoded(body) {
+        return Err(BadForm::Damaged);
+    }
+    let mut revokes = false;
+    for (name, value) in url::form_urlencoded::parse(body) {
+        match (name.as_ref(), value.as_ref()) {
+            ("action", "revoke") => revokes = true,
+            ("action", _) => return Err(BadForm::UnknownValue),
+            _ => return Err(BadForm::UnknownField),
+        }
+    }
+    revokes.then_some(()).ok_or(BadForm::NothingChosen)
+}
+
+/// A field that may stand more than once, but not with two values.
+pub(super) struct Once<T>(pub(super) Option<T>);
+
+impl<T> Default for Once<T> {
+    fn default() -> Self {
+        Self(None)
+    }
+}
+
+impl<T: PartialEq> Once<T> {
+    pub(super) fn take(&mut self, value: T) -> Result<(), BadForm> {
+        match &self.0 {
+            Some(before) if *before != value => Err(BadForm::Contradiction),
+            _ => {
+                self.0 = Some(value);
+                Ok(())
+            }
+        }
+    }
+}
+
+fn each(
+    choices: BTreeMap<i64, Option<Action>>,
+    remember: Option<Remember>,
+) -> Result<Decision, BadForm> {
     let choices: Vec<(i64, Action)> = choices
         .into_iter()
         .filter_map(|(number, choice)| choice.map(|action| (number, action)))
@@ -88,7 +159,7 @@ fn each(choices: BTreeMap<i64, Option<Action>>) -> Result<Decision, BadForm> {
     if choices.is_empty() {
         return Err(BadForm::NothingChosen);
     }
-    Ok(Decision::Each { choices })
+    Ok(Decision::Each { choices, remember })
 }
 
 /// The action of this name.
@@ -102,14 +173,14 @@ pub fn action(name: &str) -> Option<Action> {
 }
 
 /// Digits only: no sign, no blank.
-fn recipient_number(text: &str) -> Option<i64> {
+pub(super) fn number<T: std::str::FromStr>(text: &str) -> Option<T> {
     text.bytes()
         .all(|b| b.is_ascii_digit())
         .then(|| text.parse().ok())?
 }
 
 /// `form_urlencoded` mends what it does not understand; here nothing is mended.
-fn is_well_encoded(body: &[u8]) -> bool {
+pub(super) fn is_well_encoded(body: &[u8]) -> bool {
     let mut decoded = Vec::with_capacity(body.len());
     let mut octets = body.iter().copied();
     while let Some(octet) = octets.next() {
@@ -133,7 +204,11 @@ mod tests {
 
     fn same(action: Action, recipients: &[&str]) -> Result<Decision, BadForm> {
         let recipients = recipients.iter().map(|r| (*r).to_owned()).collect();
-        Ok(Decision::Same { action, recipients })
+        Ok(Decision::Same {
+            action,
+            recipients,
+            remember: None,
+        })
     }
 
     #[test]
@@ -155,13 +230,15 @@ mod tests {
         assert_eq!(
             parse(b"choice-7=send&choice-2=none&choice-3=delete&choice-3=delete"),
             Ok(Decision::Each {
-                choices: vec![(3, Action::Delete), (7, Action::Send)]
+                choices: vec![(3, Action::Delete), (7, Action::Send)],
+                remember: None,
             })
         );
         assert_eq!(
             parse(b"action=delete&recipient=a%40b.test&choice-1=keep"),
             Ok(Decision::Each {
-                choices: vec![(1, Action::Keep)]
+                choices: vec![(1, Action::Keep)],
+                remember: None,
             }),
             "as soon as one choice-N is there, only those count"
         );
@@ -195,6 +272,72 @@ mod tests {
             (b"action=send\xff", BadForm::Damaged),
         ] {
             assert_eq!(parse(body), Err(why), "{}", String::from_utf8_lossy(body));
+        }
+    }
+
+    #[test]
+    fn only_sending_is_remembered_and_only_for_a_time() {
+        let remember = |scope, days| Some(Remember { scope, days });
+        for (body, expected) in [
+            ("action=send&remember=none&remember-days=7", Ok(None)),
+            ("action=delete&remember-days=7", Ok(None)),
+            (
+                "action=send&remember=recipient&remember-days=7",
+                Ok(remember(Scope::Recipient, 7)),
+            ),
+            (
+                "choice-1=keep&choice-2=send&remember=domain&remember-days=30",
+                Ok(remember(Scope::Domain, 30)),
+            ),
+            (
+                "action=keep&remember=domain&remember-days=7",
+                Err(BadForm::NothingToRemember),
+            ),
+            (
+                "choice-1=keep&remember=domain&remember-days=7",
+                Err(BadForm::NothingToRemember),
+            ),
+            ("action=send&remember=domain", Err(BadForm::UnknownValue)),
+            ("action=send&remember=", Err(BadForm::UnknownValue)),
+            (
+                "action=send&remember=all&remember-days=7",
+                Err(BadForm::UnknownValue),
+            ),
+            (
+                "action=send&remember=domain&remember-days=-1",
+                Err(BadForm::UnknownValue),
+            ),
+            (
+                "action=send&remember=domain&remember-days=70000",
+                Err(BadForm::UnknownValue),
+            ),
+            (
+                "action=send&remember=domain&remember=none&remember-days=7",
+                Err(BadForm::Contradiction),
+            ),
+            (
+                "action=send&remember=domain&remember-days=7&remember-days=8",
+                Err(BadForm::Contradiction),
+            ),
+        ] {
+            let read = parse(body.as_bytes()).map(|decision| match decision {
+                Decision::Same { remember, .. } | Decision::Each { remember, .. } => remember,
+            });
+            assert_eq!(read, expected, "{body}");
+        }
+    }
+
+    #[test]
+    fn revoking_is_said_in_one_way() {
+        assert_eq!(parse_revoke(b"action=revoke"), Ok(()));
+        for (body, why) in [
+            (&b""[..], BadForm::NothingChosen),
+            (b"action=send", BadForm::UnknownValue),
+            (b"action=revoke&action=keep", BadForm::UnknownValue),
+            (b"action=revoke&x=1", BadForm::UnknownField),
+            (b"action=revoke%4", BadForm::Damaged),
+        ] {
+            assert_eq!(parse_revoke(body), Err(why));
         }
     }
 
@@ -235,7 +378,7 @@ mod tests {
                     let each = body.split('&').any(|field| field.starts_with("choice-"));
                     prop_assert!(body.contains(&word) && !each, "{}", body);
                 }
-                Ok(Decision::Each { choices }) => for (number, action) in choices {
+                Ok(Decision::Each { choices, .. }) => for (number, action) in choices {
                     let word = format!("{number}={}", name(action));
                     prop_assert!(body.contains(&word), "{} {}", word, body);
                 },
@@ -249,7 +392,7 @@ mod tests {
                 .append_pair("action", "send")
                 .extend_pairs(recipients.iter().map(|r| ("recipient", r)))
                 .finish();
-            prop_assert_eq!(parse(body.as_bytes()), Ok(Decision::Same { action: Action::Send, recipients }));
+            prop_assert_eq!(parse(body.as_bytes()), Ok(Decision::Same { action: Action::Send, recipients, remember: None }));
         }
     }
 

@@ -1,12 +1,15 @@
 //! The unprivileged side that speaks HTTP.
 //!
 //! The web child reads no file, holds no secret and knows no case: it turns a request into one [`protocol::Question`],
-//! hands it to the mover, and turns the answer into a page. `routes`, `form`, `pages` and `view` are pure; `serve` joins
-//! them with one HTTP request; `child` is the process, `mover_link` its only way to the mover, and `privilege` proves
+//! hands it to the mover, and turns the answer into a page. `routes`, `form`, `language`, `pages` and `view` are pure;
+//! `serve` joins them with one HTTP request; `child` is the process, `mover_link` its only way to the mover, and `privilege` proves
 //! before all that that there is nothing in the process worth taking over.
 
 pub mod child;
+pub mod facts;
 pub mod form;
+pub mod inbox_form;
+pub mod language;
 pub mod mover_link;
 pub mod pages;
 pub mod privilege;
@@ -15,3 +18,4 @@ pub mod reply;
 pub mod routes;
 pub mod serve;
 mod view;
+mod view_inbox;

@@ -1,35 +1,38 @@
 //! The pages: templates, sentences and style sheet, all within the program, each replaceable by the admin.
 //!
-//! All sentences stand in one catalogue (`texts/en.toml`) and none in a template: a language is one more catalogue, and
-//! an admin's own template keeps working in all of them. The engine escapes everything for HTML.
+//! All sentences stand in catalogues ([`super::language`]) and none in a template, so an admin's own template works in all
+//! languages. The engine escapes everything for HTML.
 //!
 //! An override that is broken must not take the service down: it is reported in the log, and the built-in one is used.
-
-use std::sync::LazyLock;
 
 use minijinja::value::{Kwargs, Serde};
 use minijinja::{AutoEscape, Environment, UndefinedBehavior, Value, context};
 
 use crate::text::shown;
 use crate::web::form::BadForm;
-use crate::web::protocol::{Action, CaseView, Settings};
-use crate::web::view;
+use crate::web::language::Language;
+use crate::web::protocol::{
+    Action, CaseView, ConsentView, InboxResult, InboxView, Refusal, Settings,
+};
+use crate::web::{view, view_inbox};
 
 /// The built-in templates by file name, which is also the name of an override.
-pub const TEMPLATES: [(&str, &str); 5] = [
+pub const TEMPLATES: [(&str, &str); 9] = [
     ("layout.html", include_str!("templates/layout.html")),
+    ("parts.html", include_str!("templates/parts.html")),
     ("case.html", include_str!("templates/case.html")),
     ("result.html", include_str!("templates/result.html")),
+    ("sender.html", include_str!("templates/sender.html")),
+    (
+        "sender-result.html",
+        include_str!("templates/sender-result.html"),
+    ),
+    ("consent.html", include_str!("templates/consent.html")),
     ("front.html", include_str!("templates/front.html")),
     ("error.html", include_str!("templates/error.html")),
 ];
 /// File name of the style sheet, which can be overridden likewise.
 pub const STYLE: (&str, &str) = ("style.css", include_str!("templates/style.css"));
-
-static TEXTS: LazyLock<Value> = LazyLock::new(|| {
-    let texts: toml::Table = toml::from_str(include_str!("texts/en.toml")).unwrap_or_default();
-    Value::from(Serde(texts))
-});
 
 /// Why there is no other page to show.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,7 +40,7 @@ pub enum Fault {
     /// 400: the form is no decision.
     BadForm(BadForm),
     /// 400: the mover refused it, for the reason given.
-    Refused(String),
+    Refused(Refusal),
     /// 404.
     NotFound,
     /// 405.
@@ -78,6 +81,7 @@ impl Fault {
     fn key(&self) -> &'static str {
         match self {
             Self::BadForm(BadForm::NothingChosen) => "nothing-chosen",
+            Self::BadForm(BadForm::NothingToRemember) => "nothing-to-remember",
             Self::BadForm(_) => "bad-request",
             Self::Refused(_) => "refused",
             Self::NotFound => "not-found",
@@ -142,57 +146,104 @@ impl Pages {
     }
 
     /// `/`.
-    pub fn front(&self) -> String {
-        self.render("front.html", context! {})
+    pub fn front(&self, language: Language) -> String {
+        self.render(language, "front.html", context! {})
     }
 
     /// The case, and the forms for what is open in it.
-    pub fn case(&self, token: &str, case: &CaseView, preselect: Option<Action>) -> String {
+    pub fn case(
+        &self,
+        language: Language,
+        token: &str,
+        case: &CaseView,
+        preselect: Option<Action>,
+    ) -> String {
         self.render(
+            language,
             "case.html",
             context! {
                 token,
                 preselect => Value::from(Serde(preselect)),
-                case => view::message(case),
+                case => view::message(case, language),
                 open => view::recipients(case, |r| r.open),
                 sendable => case.recipients.iter().any(|r| r.open && r.may_send),
                 others => view::recipients(case, |r| !r.open),
+                remember => view::rememberable(case),
             },
         )
     }
 
     /// What a decision did.
-    pub fn result(&self, token: &str, case: &CaseView) -> String {
+    pub fn result(&self, language: Language, token: &str, case: &CaseView) -> String {
         self.render(
+            language,
             "result.html",
             context! {
                 token,
                 headline => view::headline(case),
-                case => view::message(case),
+                case => view::message(case, language),
                 decided => view::recipients(case, |r| r.outcome.is_some()),
                 open => view::recipients(case, |r| r.open && r.outcome.is_none()),
+                remembered => view::remembered(&case.remembered, language),
             },
         )
     }
 
-    /// Any page with a status of 400 and above. `token` only when the link is worth following again.
-    pub fn error(&self, fault: &Fault, token: Option<&str>) -> String {
-        let why = match fault {
-            Fault::Refused(why) => Some(shown(why)),
-            _ => None,
-        };
-        let error = TEXTS
-            .get_attr("error")
-            .and_then(|e| e.get_attr(fault.key()))
-            .unwrap_or_default();
+    /// All that waits for a sender, and the forms for it.
+    pub fn inbox(&self, language: Language, token: &str, inbox: &InboxView) -> String {
+        let inbox = view_inbox::inbox(inbox, language);
+        self.render(language, "sender.html", context! { token, inbox })
+    }
+
+    /// What a decision about that did; `page` is where it was made.
+    pub fn inbox_result(
+        &self,
+        language: Language,
+        token: &str,
+        page: u32,
+        result: &InboxResult,
+    ) -> String {
         self.render(
-            "error.html",
-            context! { error, why, token, status => fault.status() },
+            language,
+            "sender-result.html",
+            context! {
+                token,
+                page,
+                headline => view_inbox::inbox_headline(result),
+                result => view_inbox::inbox_result(result),
+            },
         )
     }
 
-    fn render(&self, name: &str, values: Value) -> String {
-        let values = context! { t => &*TEXTS, contact => &self.contact, ..values };
+    /// A remembered choice, in force or not.
+    pub fn consent(&self, language: Language, token: &str, consent: &ConsentView) -> String {
+        let consent = view_inbox::consent(consent, language);
+        self.render(language, "consent.html", context! { token, consent })
+    }
+
+    /// Any page with a status of 400 and above. `back` is a path that is worth following again.
+    pub fn error(&self, language: Language, fault: &Fault, back: Option<&str>) -> String {
+        let why = match fault {
+            Fault::Refused(Refusal::NoSuchRecipient { who }) => Some((
+                fault_text(language, "refusal", "no-such-recipient"),
+                shown(who),
+            )),
+            Fault::Refused(why) => {
+                Some((fault_text(language, "refusal", why.key()), String::new()))
+            }
+            _ => None,
+        };
+        let why = why.map(|(text, who)| context! { text, who });
+        let error = fault_text(language, "error", fault.key());
+        self.render(
+            language,
+            "error.html",
+            context! { error, why, back, status => fault.status() },
+        )
+    }
+
+    fn render(&self, language: Language, name: &str, values: Value) -> String {
+        let values = context! { t => language.texts(), contact => &self.contact, ..values };
         if let Some(environment) = &self.overridden {
             match environment
                 .get_template(name)
@@ -212,6 +263,13 @@ impl Pages {
                 .to_owned()
         })
     }
+}
+
+fn fault_text(language: Language, section: &str, key: &str) -> Value {
+    let texts = language.texts().get_attr(section);
+    texts
+        .and_then(|texts| texts.get_attr(key))
+        .unwrap_or_default()
 }
 
 fn environment() -> Environment<'static> {

@@ -10,8 +10,11 @@ use std::io::{self, Read, Write};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use crate::case::Failure;
-pub use crate::case::{Action, Outcome, RecipientState};
+pub use crate::case::{Action, Outcome, Passage, RecipientState, Scope};
+pub use crate::web::facts::{
+    CaseView, ConsentView, DetailView, DomainView, InboxDecision, InboxResult, InboxView,
+    MessageView, Moment, RecipientView, RememberedView,
+};
 
 /// The longest question, in octets: a decision on a thousand recipients fits.
 pub const MAX_QUESTION: usize = 512 * 1024;
@@ -50,6 +53,44 @@ pub enum Question {
         /// The address that the request came from, for the record.
         client: String,
     },
+    /// One page of all that waits for the decision of the sender whom this token names. Changes nothing.
+    ShowSender {
+        /// As it stood in the path of the URL.
+        token: String,
+        /// Which page, from one; the last one when there are fewer.
+        page: u32,
+    },
+    /// The sender's decision on that page.
+    DecideSender {
+        /// As it stood in the path of the URL.
+        token: String,
+        /// What to do with whom.
+        decision: InboxDecision,
+        /// The address that the request came from, for the record.
+        client: String,
+    },
+    /// The remembered choice that this token opens. Changes nothing.
+    ShowConsent {
+        /// As it stood in the path of the URL.
+        token: String,
+    },
+    /// Ends the remembered choice.
+    EndConsent {
+        /// As it stood in the path of the URL.
+        token: String,
+        /// The address that the request came from, for the record.
+        client: String,
+    },
+}
+
+/// What the sender wants to be remembered: to send unencrypted to the same recipients in time to come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Remember {
+    /// For each recipient, or for everybody in its domain?
+    pub scope: Scope,
+    /// For how many days.
+    pub days: u16,
 }
 
 /// A submitted form.
@@ -62,11 +103,15 @@ pub enum Decision {
         action: Action,
         /// Addresses as on the page; empty means all that are open.
         recipients: Vec<String>,
+        /// Only with "send".
+        remember: Option<Remember>,
     },
     /// `choice-N=` for recipient number N of the page, each with an action of its own.
     Each {
         /// Pairs of recipient number ([`RecipientView::number`]) and action.
         choices: Vec<(i64, Action)>,
+        /// Only where one of them is "send".
+        remember: Option<Remember>,
     },
 }
 
@@ -82,14 +127,20 @@ pub enum Answer {
     Case(Box<CaseView>),
     /// The case after a decision, with [`RecipientView::outcome`] filled for those it named.
     Decided(Box<CaseView>),
+    /// A page of a sender's messages, to be shown.
+    Inbox(Box<InboxView>),
+    /// What a decision about a sender's messages did.
+    InboxDecided(Box<InboxResult>),
+    /// A remembered choice, to be shown; also after it was ended.
+    Consent(Box<ConsentView>),
     /// No such link: unknown, forged and damaged tokens answer alike (404).
     Unknown,
     /// The link is genuine but too old (410).
     Expired,
-    /// The form made no sense for this case (400); the text says why.
+    /// The form made no sense here (400).
     Refused {
-        /// One sentence for the sender.
-        why: String,
+        /// Why.
+        why: Refusal,
     },
     /// The mover can't answer now (503): try again.
     Busy,
@@ -107,44 +158,30 @@ pub struct Settings {
     pub templates: std::collections::BTreeMap<String, String>,
 }
 
-/// A case as its page shows it. All texts are raw: the child escapes them.
+/// Why a form was refused that is well-formed in itself. Nothing was changed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct CaseView {
-    /// Queue ID in the encrypt instance.
-    pub queue_id: String,
-    /// Envelope sender.
-    pub sender: String,
-    /// Decoded subject; may be empty.
-    pub subject: String,
-    /// When the message came, as text with time zone.
-    pub arrived: String,
-    /// Until when Postfix keeps trying, as text; empty when unknown.
-    pub retry_until: String,
-    /// All recipients that the notice named, in its order.
-    pub recipients: Vec<RecipientView>,
+#[serde(tag = "because", rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Refusal {
+    /// The message has no such recipient.
+    NoSuchRecipient {
+        /// The address or number that the form named.
+        who: String,
+    },
+    /// The sender has no such message.
+    NoSuchMessage,
+    /// The configuration does not let choices be remembered, or not for so long.
+    NotRemembered,
 }
 
-/// A recipient on the page.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct RecipientView {
-    /// Number within the case, stable: the name of its form field.
-    pub number: i64,
-    /// Recipient address.
-    pub address: String,
-    /// Why it is stuck.
-    pub failure: Failure,
-    /// What Postfix or the remote server said.
-    pub detail: String,
-    /// Where it stands.
-    pub state: RecipientState,
-    /// May the sender choose now?
-    pub open: bool,
-    /// Is sending unencrypted one of the choices? Deleting and keeping are whenever [`RecipientView::open`] is set.
-    pub may_send: bool,
-    /// What the decision just submitted did for it; `None` when that decision did not name it.
-    pub outcome: Option<Outcome>,
+impl Refusal {
+    /// The key of its sentence.
+    pub fn key(&self) -> &'static str {
+        match self {
+            Self::NoSuchRecipient { .. } => "no-such-recipient",
+            Self::NoSuchMessage => "no-such-message",
+            Self::NotRemembered => "not-remembered",
+        }
+    }
 }
 
 /// Writes one message.
@@ -225,7 +262,7 @@ mod tests {
         fn what_is_sent_is_received(token in ".*", recipients in prop::collection::vec(".*", 0..5)) {
             let question = Question::Decide {
                 token,
-                decision: Decision::Same { action: Action::Send, recipients },
+                decision: Decision::Same { action: Action::Send, recipients, remember: None },
                 client: "127.0.0.1".to_owned(),
             };
             let mut frame = Vec::new();

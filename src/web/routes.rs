@@ -36,6 +36,30 @@ pub enum Route {
         /// As above.
         token: String,
     },
+    /// GET or HEAD `/s/TOKEN`: shows what waits for a sender, and never does more.
+    ShowSender {
+        /// As above.
+        token: String,
+        /// From `?page=`, from one.
+        page: u32,
+    },
+    /// POST `/s/TOKEN`: the form follows in the body.
+    DecideSender {
+        /// As above.
+        token: String,
+        /// The page that it was on.
+        page: u32,
+    },
+    /// GET or HEAD `/r/TOKEN`: shows a remembered choice, and never does more.
+    ShowConsent {
+        /// As above.
+        token: String,
+    },
+    /// POST `/r/TOKEN`: the form follows in the body.
+    EndConsent {
+        /// As above.
+        token: String,
+    },
     /// No such page (404).
     Unknown,
     /// A method that the page does not have (405); these it has.
@@ -59,28 +83,52 @@ pub fn route(method: &str, target: &str) -> Route {
         "/style.css" => Route::Style,
         "/robots.txt" => Route::Robots,
         "/healthz" => Route::Health,
-        _ => {
-            let Some(token) = path.strip_prefix("/c/").filter(|token| is_token(token)) else {
-                return Route::Unknown;
-            };
-            let token = token.to_owned();
-            return match method {
-                "POST" => Route::Decide { token },
-                _ if reads => Route::Show {
-                    token,
-                    preselect: preselect(query),
-                },
-                _ => Route::WrongMethod {
-                    allow: "GET, HEAD, POST",
-                },
-            };
-        }
+        _ => return linked(method, reads, path, query),
     };
     if reads {
         page
     } else {
         Route::WrongMethod { allow: "GET, HEAD" }
     }
+}
+
+/// The pages that a link opens: each is shown by GET, and acted on by POST.
+fn linked(method: &str, reads: bool, path: &str, query: &str) -> Route {
+    let found = path.get(..3).zip(path.get(3..));
+    let Some((page, token)) = found.filter(|(_, token)| is_token(token)) else {
+        return Route::Unknown;
+    };
+    let token = token.to_owned();
+    match (page, method) {
+        ("/c/", "POST") => Route::Decide { token },
+        ("/s/", "POST") => Route::DecideSender {
+            token,
+            page: page_number(query),
+        },
+        ("/r/", "POST") => Route::EndConsent { token },
+        ("/c/", _) if reads => Route::Show {
+            token,
+            preselect: preselect(query),
+        },
+        ("/s/", _) if reads => Route::ShowSender {
+            token,
+            page: page_number(query),
+        },
+        ("/r/", _) if reads => Route::ShowConsent { token },
+        ("/c/" | "/s/" | "/r/", _) => Route::WrongMethod {
+            allow: "GET, HEAD, POST",
+        },
+        _ => Route::Unknown,
+    }
+}
+
+/// Anything that is no number of a page means the first one.
+fn page_number(query: &str) -> u32 {
+    url::form_urlencoded::parse(query.as_bytes())
+        .find(|(name, _)| name == "page")
+        .and_then(|(_, value)| form::number::<u32>(&value))
+        .unwrap_or(1)
+        .max(1)
 }
 
 /// Could this be a token? Spares the mover what certainly is none.
@@ -146,6 +194,76 @@ mod tests {
             route("POST", "/c/AbCdEf0123456789-_?choice=send"),
             Route::Decide {
                 token: TOKEN.to_owned()
+            }
+        );
+    }
+
+    #[test]
+    fn each_kind_of_link_has_its_page() {
+        let token = TOKEN.to_owned();
+        for (method, target, expected) in [
+            (
+                "GET",
+                "/s/AbCdEf0123456789-_",
+                Route::ShowSender {
+                    token: token.clone(),
+                    page: 1,
+                },
+            ),
+            (
+                "HEAD",
+                "/s/AbCdEf0123456789-_?page=17",
+                Route::ShowSender {
+                    token: token.clone(),
+                    page: 17,
+                },
+            ),
+            (
+                "GET",
+                "/s/AbCdEf0123456789-_?page=-1",
+                Route::ShowSender {
+                    token: token.clone(),
+                    page: 1,
+                },
+            ),
+            (
+                "GET",
+                "/s/AbCdEf0123456789-_?page=0",
+                Route::ShowSender {
+                    token: token.clone(),
+                    page: 1,
+                },
+            ),
+            (
+                "POST",
+                "/s/AbCdEf0123456789-_?page=99999999999",
+                Route::DecideSender {
+                    token: token.clone(),
+                    page: 1,
+                },
+            ),
+            (
+                "GET",
+                "/r/AbCdEf0123456789-_",
+                Route::ShowConsent {
+                    token: token.clone(),
+                },
+            ),
+            (
+                "POST",
+                "/r/AbCdEf0123456789-_?page=2",
+                Route::EndConsent { token },
+            ),
+        ] {
+            assert_eq!(route(method, target), expected, "{method} {target}");
+        }
+        for target in ["/s/short", "/x/AbCdEf0123456789-_", "/s", "/é/", "/ü"] {
+            assert_eq!(route("GET", target), Route::Unknown, "{target}");
+        }
+        assert_eq!(
+            route("PUT", "/r/AbCdEf0123456789-_"),
+            Route::WrongMethod {
+                allow: "GET, HEAD, POST"
             }
         );
     }
@@ -235,8 +353,8 @@ mod tests {
 
     proptest! {
         #[test]
-        fn only_post_decides(method in "[A-Z]{1,8}", target in ".{0,60}|/c/[A-Za-z0-9_?=&-]{0,60}") {
-            if let Route::Decide { .. } = route(&method, &target) {
+        fn only_post_decides(method in "[A-Z]{1,8}", target in ".{0,60}|/[csr]/[A-Za-z0-9_?=&-]{0,60}") {
+            if let Route::Decide { .. } | Route::DecideSender { .. } | Route::EndConsent { .. } = route(&method, &target) {
                 prop_assert_eq!(method, "POST");
             }
         }

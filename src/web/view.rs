@@ -1,4 +1,5 @@
-//! What the templates see: the case with hostile text made harmless, sorted into what is open and what is not. Pure.
+//! What the templates see: facts with hostile text made harmless and dates in words, sorted into what is open and what
+//! is not. Pure. The sender's page and that of a remembered choice are in `view_inbox`.
 
 use minijinja::Value;
 use minijinja::value::Serde;
@@ -6,10 +7,13 @@ use serde::Serialize;
 
 use crate::case::Failure;
 use crate::text::{readable, shown};
-use crate::web::protocol::{CaseView, Outcome, RecipientState, RecipientView};
+use crate::web::language::Language;
+use crate::web::protocol::{
+    CaseView, Outcome, Passage, RecipientState, RecipientView, RememberedView, Scope,
+};
 
 /// Longest subject and longest server's answer that a page shows, in characters.
-const MAX_SUBJECT: usize = 300;
+pub(super) const MAX_SUBJECT: usize = 300;
 const MAX_DETAIL: usize = 1000;
 
 /// The facts about the message.
@@ -20,11 +24,12 @@ struct Message {
     subject: String,
     arrived: String,
     retry_until: String,
+    closed: Option<String>,
 }
 
 /// One recipient.
 #[derive(Debug, Serialize)]
-struct Recipient {
+pub(super) struct Recipient {
     number: i64,
     /// Raw, for the hidden form field only: the mover compares it with the queue file.
     address: String,
@@ -33,6 +38,8 @@ struct Recipient {
     failure: Failure,
     detail: String,
     state: RecipientState,
+    passage: Option<Passage>,
+    passage_detail: String,
     kept: bool,
     open: bool,
     may_send: bool,
@@ -42,16 +49,20 @@ struct Recipient {
     mark: Option<&'static str>,
 }
 
-impl From<&CaseView> for Message {
-    fn from(case: &CaseView) -> Self {
-        Self {
-            queue_id: shown(&case.queue_id),
-            sender: shown(&case.sender),
-            subject: readable(&case.subject, MAX_SUBJECT),
-            arrived: readable(&case.arrived, 100),
-            retry_until: readable(&case.retry_until, 100),
-        }
-    }
+/// What can be remembered of the choice that a form makes.
+#[derive(Debug, Serialize)]
+struct Rememberable {
+    days: Vec<u16>,
+    recipients: Vec<String>,
+    domains: Vec<String>,
+}
+
+/// What has been remembered.
+#[derive(Debug, Serialize)]
+struct Remembered {
+    scope: Scope,
+    target: String,
+    until: String,
 }
 
 impl From<&RecipientView> for Recipient {
@@ -64,6 +75,8 @@ impl From<&RecipientView> for Recipient {
             failure: recipient.failure,
             detail: readable(&recipient.detail, MAX_DETAIL),
             state: recipient.state,
+            passage: recipient.passage,
+            passage_detail: readable(&recipient.passage_detail, MAX_DETAIL),
             kept: recipient.state == Kept,
             open: recipient.open,
             may_send: recipient.may_send,
@@ -75,18 +88,59 @@ impl From<&RecipientView> for Recipient {
 }
 
 /// The facts about the message.
-pub(crate) fn message(case: &CaseView) -> Value {
-    Value::from(Serde(Message::from(case)))
+pub(crate) fn message(case: &CaseView, language: Language) -> Value {
+    let until = case.retry_until.as_ref();
+    Value::from(Serde(Message {
+        queue_id: shown(&case.queue_id),
+        sender: shown(&case.sender),
+        subject: readable(&case.subject, MAX_SUBJECT),
+        arrived: language.moment(&case.arrived),
+        retry_until: until
+            .map(|until| language.moment(until))
+            .unwrap_or_default(),
+        closed: case.closed.clone(),
+    }))
 }
 
-/// The recipients that `wanted` picks, in the order of the notice.
+/// The recipients that `wanted` picks, in the order of the case.
 pub(crate) fn recipients(case: &CaseView, wanted: impl Fn(&RecipientView) -> bool) -> Value {
     let picked = case.recipients.iter().filter(|r| wanted(r));
     Value::from(Serde(picked.map(Recipient::from).collect::<Vec<_>>()))
 }
 
+/// What a choice for the open recipients can be remembered for; none when it can't.
+pub(crate) fn rememberable(case: &CaseView) -> Value {
+    let open = case.recipients.iter().filter(|r| r.open && r.may_remember);
+    let mut offer = Rememberable {
+        days: case.remember.clone(),
+        recipients: Vec::new(),
+        domains: Vec::new(),
+    };
+    for recipient in open {
+        offer.recipients.push(shown(&recipient.address));
+        let domain = shown(&recipient.domain);
+        if !domain.is_empty() && !offer.domains.contains(&domain) {
+            offer.domains.push(domain);
+        }
+    }
+    if offer.days.is_empty() || offer.recipients.is_empty() {
+        return Value::from(());
+    }
+    Value::from(Serde(offer))
+}
+
+/// What has been remembered.
+pub(crate) fn remembered(choices: &[RememberedView], language: Language) -> Value {
+    let told = choices.iter().map(|choice| Remembered {
+        scope: choice.scope,
+        target: shown(&choice.target),
+        until: language.moment(&choice.until),
+    });
+    Value::from(Serde(told.collect::<Vec<_>>()))
+}
+
 /// Was it done? The key of the word that the result page puts before each outcome.
-fn mark(outcome: Outcome) -> &'static str {
+pub(super) fn mark(outcome: Outcome) -> &'static str {
     match outcome {
         Outcome::Released | Outcome::Deleted | Outcome::Kept => "done",
         Outcome::Recorded => "later",

@@ -1,4 +1,7 @@
 //! Starts a real Chromium without a window, as root and with nothing to say to the network.
+#![allow(dead_code)] // Not every test program uses all of it.
+
+pub mod sender;
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};

@@ -1,6 +1,7 @@
 //! A sandbox with everything running, and the ways in which tests touch it: as a sender, a browser, an admin.
 #![allow(dead_code)] // Every test program uses a part of it.
 
+pub mod links;
 pub mod remote;
 pub mod spools;
 
@@ -202,6 +203,12 @@ impl Stage {
             lines.push(format!("{header}\n{key} = {value}\n"));
         }
         let mut here = false;
+        let header = format!("[{section}]");
+        let text = if text.lines().any(|line| line == header) {
+            text
+        } else {
+            format!("{text}\n{header}\n")
+        };
         for line in text.lines() {
             here = if line.starts_with('[') {
                 line == format!("[{section}]")

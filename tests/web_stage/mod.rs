@@ -148,10 +148,11 @@ fn usual(view: &CaseView, question: &Question) -> Answer {
             let mut view = view.clone();
             for recipient in view.recipients.iter_mut().filter(|r| r.open) {
                 let action = match decision {
-                    Decision::Same { action, recipients } => (recipients.is_empty()
-                        || recipients.contains(&recipient.address))
-                    .then_some(*action),
-                    Decision::Each { choices } => choices
+                    Decision::Same {
+                        action, recipients, ..
+                    } => (recipients.is_empty() || recipients.contains(&recipient.address))
+                        .then_some(*action),
+                    Decision::Each { choices, .. } => choices
                         .iter()
                         .find(|(n, _)| *n == recipient.number)
                         .map(|(_, action)| *action),
@@ -181,8 +182,14 @@ pub fn recipient(
         detail: "TLS is required, but was not offered by host mx.plain.test[192.0.2.7]".to_owned(),
         state,
         open: matches!(state, RecipientState::Open | RecipientState::Kept),
-
+        domain: address
+            .rsplit_once('@')
+            .map(|(_, domain)| domain.to_owned())
+            .unwrap_or_default(),
+        passage: None,
+        passage_detail: String::new(),
         may_send: true,
+        may_remember: false,
         outcome: None,
     }
 }
@@ -192,9 +199,20 @@ pub fn case(recipients: Vec<RecipientView>) -> CaseView {
         queue_id: "4XyZ1234567".to_owned(),
         sender: "anna.writer@sender.test".to_owned(),
         subject: "Minutes of Tuesday’s meeting".to_owned(),
-        arrived: "Sunday, 22 November 2026, 10:15 (UTC+1)".to_owned(),
-        retry_until: "Friday, 27 November 2026, 10:15 (UTC+1)".to_owned(),
+        arrived: moment(1_795_338_900),
+        retry_until: Some(moment(1_795_770_900)),
+        closed: None,
         recipients,
+        remember: Vec::new(),
+        remembered: Vec::new(),
+    }
+}
+
+pub fn moment(seconds: i64) -> Moment {
+    Moment {
+        seconds,
+        offset: 3600,
+        zone: "CET".to_owned(),
     }
 }
 

@@ -19,9 +19,9 @@ pub enum Claim {
     Elsewhere,
 }
 
-const CASE_COLUMNS: &str = "id, queue_id, sender, arrival, subject, message_id, retry_until, state, opened_at, notified_at, source, asked, closed_at, closed_why, redacted_at";
+pub(super) const CASE_COLUMNS: &str = "id, queue_id, sender, arrival, subject, message_id, retry_until, state, opened_at, notified_at, source, asked, closed_at, closed_why, redacted_at";
 
-fn case_of(row: &Row<'_>) -> rusqlite::Result<Case> {
+pub(super) fn case_of(row: &Row<'_>) -> rusqlite::Result<Case> {
     let sender: String = row.get(2)?;
     Ok(Case {
         id: row.get(0)?,

@@ -2,6 +2,7 @@
 
 use rusqlite::{OptionalExtension as _, Row, Transaction, params};
 
+use super::remember::grant;
 use super::{Store, StoreError, now_ms};
 use crate::address::Address;
 use crate::case::{ConsentId, Failure, Scope};
@@ -84,31 +85,13 @@ fn consent_of(row: &Row<'_>) -> rusqlite::Result<Consent> {
 }
 
 impl Store {
-    /// Remembers a choice.
+    /// Remembers a choice; the same one given again is extended.
     ///
     /// # Errors
     /// When the store fails.
     pub fn add_consent(&self, new: &NewConsent) -> Result<ConsentId, StoreError> {
-        let failures: Vec<&str> = new
-            .failures
-            .iter()
-            .map(|failure| failure.as_str())
-            .collect();
         self.write("cannot remember a choice", |tx| {
-            tx.execute(
-                "INSERT INTO consents (id, sender, scope, target, failures, client, granted_at, expires_at)
-                 VALUES (abs(random() / 2), ?1, ?2, ?3, ?4, ?5, ?6, ?7)",
-                params![
-                    new.sender,
-                    new.scope,
-                    new.target,
-                    failures.join(" "),
-                    new.client,
-                    now_ms(),
-                    new.expires_at
-                ],
-            )?;
-            Ok(ConsentId(tx.last_insert_rowid()))
+            grant(tx, new).map(|granted| granted.id)
         })
     }
 

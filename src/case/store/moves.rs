@@ -112,14 +112,18 @@ impl Store {
         })
     }
 
-    /// The moves that the mover still owes, in the order of their decisions, each with its case.
+    /// The moves that the mover still owes, each with its case: those that have begun, then the others, in the order of
+    /// their decisions.
     ///
     /// # Errors
     /// When the store fails.
     pub fn unfinished_moves(&self) -> Result<Vec<(MoveId, CaseId)>, StoreError> {
         self.read("cannot list unfinished moves", |connection| {
             connection
-                .prepare_cached("SELECT id, case_id FROM moves WHERE step NOT IN ('done', 'conflict') ORDER BY id")?
+                .prepare_cached(
+                    "SELECT id, case_id FROM moves WHERE step NOT IN ('done', 'conflict')
+                     ORDER BY step = 'planned', id",
+                )?
                 .query_map([], |row| Ok((MoveId(row.get(0)?), row.get(1)?)))?
                 .collect()
         })

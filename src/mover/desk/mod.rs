@@ -1,4 +1,12 @@
 //! Answers the web child's questions and the admin's: who asks, what the case is, what was decided, what came of it.
+//!
+//! What opens what: a link to a case, to a sender's messages (`inbox`) or to a remembered choice (`consent`). Forms
+//! become choices in `choices`, and what the store has becomes what pages show in `views`.
+
+mod choices;
+mod consent;
+mod inbox;
+mod views;
 
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 use std::time::{Duration, Instant};
@@ -8,11 +16,11 @@ use log::{error, info, warn};
 
 use super::engine::{Engine, Progress};
 use super::{MoveError, ending, shown};
-use crate::case::store::{Store, StoreError};
+use crate::case::store::{self, MoveId, Remembered, Store, StoreError};
 use crate::case::{Action, Actor, Case, CaseId, Outcome, Recipient, RecipientState};
-use crate::link::{Keys, LinkError};
-use crate::text;
-use crate::web::protocol::{Answer, CaseView, Decision, Question, RecipientView};
+use crate::config::Config;
+use crate::link::{Keys, LinkError, Linked};
+use crate::web::protocol::{Answer, Decision, Question, Refusal};
 
 /// Where questions are answered. Shared by all threads that answer.
 pub struct Desk {
@@ -24,7 +32,23 @@ pub struct Desk {
 /// What a reload may change.
 struct Rules {
     keys: Keys,
+    /// How long a click waits for a delivery under way.
     wait: Duration,
+    /// Days that a link outlives its message.
+    valid_days: u16,
+    /// The most days that a choice is remembered.
+    remember_days: u16,
+}
+
+impl Rules {
+    fn new(keys: Keys, config: &Config) -> Self {
+        Self {
+            keys,
+            wait: Duration::from_secs(config.mover.delivery_wait_seconds),
+            valid_days: config.link.valid_days,
+            remember_days: config.remember.days,
+        }
+    }
 }
 
 /// What a decision did: recipient by recipient, in the order of the case.
@@ -33,6 +57,8 @@ pub struct Decided {
     pub case: Case,
     /// Each recipient, with the outcome for those that the decision named.
     pub recipients: Vec<(Recipient, Option<Outcome>)>,
+    /// What was remembered of it.
+    pub remembered: Vec<Remembered>,
 }
 
 /// Why a question has no proper answer.
@@ -44,22 +70,27 @@ pub enum DeskError {
     /// The decision names somebody who is not in the case.
     #[error("the message has no recipient {0} to decide about")]
     Stranger(String),
+    /// The decision names a case that is not the sender's.
+    #[error("the sender has no case {0} to decide about")]
+    StrangeCase(i64),
+    /// The configuration does not let choices be remembered for so long.
+    #[error("a choice can't be remembered for {0} days")]
+    NotRemembered(u16),
 }
 
 impl Desk {
-    /// A desk that waits at most `wait` for a delivery under way before it says that a decision will be carried out
-    /// later.
-    pub fn new(store: Arc<Store>, engine: Arc<Engine>, keys: Keys, wait: Duration) -> Self {
+    /// A desk with these keys, and the rules of this configuration.
+    pub fn new(store: Arc<Store>, engine: Arc<Engine>, keys: Keys, config: &Config) -> Self {
         Self {
             store,
             engine,
-            rules: RwLock::new(Rules { keys, wait }),
+            rules: RwLock::new(Rules::new(keys, config)),
         }
     }
 
-    /// Takes other keys and another time to wait, from the next question on.
-    pub fn reload(&self, keys: Keys, wait: Duration) {
-        *self.rules.write().unwrap_or_else(PoisonError::into_inner) = Rules { keys, wait };
+    /// Takes other keys and rules, from the next question on.
+    pub fn reload(&self, keys: Keys, config: &Config) {
+        *self.rules.write().unwrap_or_else(PoisonError::into_inner) = Rules::new(keys, config);
     }
 
     fn rules(&self) -> RwLockReadGuard<'_, Rules> {
@@ -89,18 +120,43 @@ impl Desk {
                 decision,
                 client,
             } => self.with_case(&token, |case| self.decide_view(case, &decision, &client)),
+            Question::ShowSender { token, page } => {
+                self.with_sender(&token, |sender| self.show_inbox(sender, page))
+            }
+            Question::DecideSender {
+                token,
+                decision,
+                client,
+            } => self.with_sender(&token, |sender| {
+                self.decide_inbox(sender, &decision, &client)
+            }),
+            Question::ShowConsent { token } => self.with_consent(&token, Ok),
+            Question::EndConsent { token, client } => {
+                self.with_consent(&token, |consent| self.end_consent(consent, &client))
+            }
         };
-        match result {
-            Ok(answer) => answer,
-            Err(DeskError::Stranger(who)) => Answer::Refused {
-                why: format!(
-                    "This message has no recipient {} to decide about.",
-                    text::shown(&who)
-                ),
-            },
-            Err(error @ DeskError::Store(_)) => {
+        let refused = match result {
+            Ok(answer) => return answer,
+            Err(DeskError::Store(error)) => {
                 error!("{error}");
-                Answer::Busy
+                return Answer::Busy;
+            }
+            Err(DeskError::Stranger(who)) => Refusal::NoSuchRecipient { who },
+            Err(DeskError::StrangeCase(_)) => Refusal::NoSuchMessage,
+            Err(DeskError::NotRemembered(_)) => Refusal::NotRemembered,
+        };
+        Answer::Refused { why: refused }
+    }
+
+    /// What a token opens; the answer when it opens nothing.
+    fn opens<T: Linked>(&self, token: &str) -> Result<T, Answer> {
+        let now = Timestamp::now().as_second();
+        match self.rules().keys.verify(token, now) {
+            Ok(id) => Ok(id),
+            Err(LinkError::Expired(_)) => Err(Answer::Expired),
+            Err(error) => {
+                info!("refused a link: {error}");
+                Err(Answer::Unknown)
             }
         }
     }
@@ -110,17 +166,9 @@ impl Desk {
         token: &str,
         body: impl FnOnce(Case) -> Result<Answer, DeskError>,
     ) -> Result<Answer, DeskError> {
-        let verified = self
-            .rules()
-            .keys
-            .verify(token, Timestamp::now().as_second());
-        let id = match verified {
+        let id = match self.opens(token) {
             Ok(id) => id,
-            Err(LinkError::Expired(_)) => return Ok(Answer::Expired),
-            Err(error) => {
-                info!("refused a link: {error}");
-                return Ok(Answer::Unknown);
-            }
+            Err(answer) => return Ok(answer),
         };
         match self.store.case(id)? {
             // Nothing is left that could be shown.
@@ -132,19 +180,26 @@ impl Desk {
 
     /// Changes nothing, not even in the store: what is seen in the queue is only shown.
     fn show(&self, case: Case) -> Result<Answer, DeskError> {
-        let seen = self.look(&case)?;
-        let recipients = self
-            .store
-            .recipients(case.id)?
-            .into_iter()
-            .map(|mut recipient| {
-                if let Some((_, state)) = seen.iter().find(|(id, _)| *id == recipient.id) {
-                    recipient.state = *state;
-                }
-                (recipient, None)
-            });
-        let recipients = recipients.collect();
-        Ok(Answer::Case(Box::new(view(&Decided { case, recipients }))))
+        let recipients = self.seen_now(&case)?;
+        let recipients = recipients.into_iter().map(|recipient| (recipient, None));
+        let shown = Decided {
+            recipients: recipients.collect(),
+            case,
+            remembered: Vec::new(),
+        };
+        Ok(Answer::Case(Box::new(self.view(&shown)?)))
+    }
+
+    /// The recipients of a case as they stand, those that have left the queue by themselves included.
+    fn seen_now(&self, case: &Case) -> Result<Vec<Recipient>, StoreError> {
+        let seen = self.look(case)?;
+        let mut recipients = self.store.recipients(case.id)?;
+        for recipient in &mut recipients {
+            if let Some((_, state)) = seen.iter().find(|(id, _)| *id == recipient.id) {
+                recipient.state = *state;
+            }
+        }
+        Ok(recipients)
     }
 
     fn decide_view(
@@ -154,9 +209,19 @@ impl Desk {
         client: &str,
     ) -> Result<Answer, DeskError> {
         let recipients = self.store.recipients(case.id)?;
-        let choices = choices(decision, &recipients)?;
-        let decided = self.decide(case, &choices, Actor::Link, client)?;
-        Ok(Answer::Decided(Box::new(view(&decided))))
+        let choices = choices::of_case(decision, &recipients)?;
+        let decided = match decision {
+            Decision::Same {
+                remember: Some(wanted),
+                ..
+            }
+            | Decision::Each {
+                remember: Some(wanted),
+                ..
+            } => self.decide_and_remember(case, &recipients, &choices, *wanted, client)?,
+            _ => self.decide(case, &choices, Actor::Link, client)?,
+        };
+        Ok(Answer::Decided(Box::new(self.view(&decided)?)))
     }
 
     /// Records choices and carries them out as far as that can be done at once.
@@ -172,6 +237,17 @@ impl Desk {
     ) -> Result<Decided, DeskError> {
         self.settle(&case)?;
         let decided = self.store.decide(case.id, choices, actor, client)?;
+        self.follow(case, decided, actor, client)
+    }
+
+    /// Logs what was decided, and carries it out as far as that can be done at once.
+    fn follow(
+        &self,
+        case: Case,
+        decided: store::Decided,
+        actor: Actor,
+        client: &str,
+    ) -> Result<Decided, DeskError> {
         for recipient in self.store.recipients(case.id)? {
             let outcome = decided.outcomes.iter().find(|(id, _)| *id == recipient.id);
             if let Some((_, outcome @ (Outcome::Recorded | Outcome::Kept))) = outcome {
@@ -218,6 +294,7 @@ impl Desk {
         Ok(Decided {
             recipients: recipients.collect(),
             case,
+            remembered: Vec::new(),
         })
     }
 
@@ -258,91 +335,7 @@ impl Desk {
     ///
     /// # Errors
     /// As [`Engine::carry_out`].
-    pub fn retry(
-        &self,
-        id: crate::case::store::MoveId,
-        case: CaseId,
-    ) -> Result<Progress, MoveError> {
+    pub fn retry(&self, id: MoveId, case: CaseId) -> Result<Progress, MoveError> {
         self.engine.carry_out(id, case, Instant::now())
-    }
-}
-
-/// Turns a form into choices for recipients of this case.
-fn choices(decision: &Decision, recipients: &[Recipient]) -> Result<Vec<(i64, Action)>, DeskError> {
-    match decision {
-        Decision::Same {
-            action,
-            recipients: named,
-        } if named.is_empty() => {
-            // "All that are open" can't mean "send" for one that must not go unencrypted.
-            let open = recipients
-                .iter()
-                .filter(|recipient| recipient.state.is_open());
-            Ok(open
-                .filter(|recipient| *action != Action::Send || recipient.may_send)
-                .map(|r| (r.id, *action))
-                .collect())
-        }
-        Decision::Same {
-            action,
-            recipients: named,
-        } => {
-            let mut chosen = Vec::new();
-            for name in named {
-                let found = recipients
-                    .iter()
-                    .find(|recipient| recipient.address.as_str() == name);
-                let id = found.ok_or_else(|| DeskError::Stranger(name.clone()))?.id;
-                if !chosen.contains(&(id, *action)) {
-                    chosen.push((id, *action));
-                }
-            }
-            Ok(chosen)
-        }
-        Decision::Each { choices } => {
-            let mut chosen: Vec<(i64, Action)> = Vec::new();
-            for (number, action) in choices {
-                let found = recipients
-                    .iter()
-                    .find(|recipient| recipient.number == *number);
-                let id = found
-                    .ok_or_else(|| DeskError::Stranger(format!("number {number}")))?
-                    .id;
-                if !chosen.iter().any(|(known, _)| *known == id) {
-                    chosen.push((id, *action));
-                }
-            }
-            Ok(chosen)
-        }
-    }
-}
-
-fn view(decided: &Decided) -> CaseView {
-    let case = &decided.case;
-    CaseView {
-        queue_id: case.key.queue_id.to_string(),
-        sender: case
-            .key
-            .sender
-            .as_ref()
-            .map(|sender| sender.as_str().to_owned())
-            .unwrap_or_default(),
-        subject: case.subject.clone(),
-        arrived: text::moment(case.key.arrival),
-        retry_until: case.retry_until.map(text::moment).unwrap_or_default(),
-        recipients: decided
-            .recipients
-            .iter()
-            .map(|(recipient, outcome)| RecipientView {
-                number: recipient.number,
-                address: recipient.address.as_str().to_owned(),
-                failure: recipient.failure,
-                detail: recipient.detail.clone(),
-                state: recipient.state,
-                open: recipient.state.is_open(),
-                may_send: recipient.may_send,
-                outcome: *outcome,
-            })
-            .collect(),
     }
 }

@@ -1,0 +1,339 @@
+//! All that waits for the decision of one sender: counted, shown page by page, and decided in bulk.
+//!
+//! A sender may have thousands of stuck messages. So nothing here reads them all into memory, and deciding about all
+//! takes the write lock for a few hundred recipients at a time, so that no hook has to wait long.
+
+use rusqlite::{Connection, OptionalExtension as _, Row, params};
+
+use super::cases::{CASE_COLUMNS, case_of};
+use super::moves::{By, MoveId, decide};
+use super::{Store, StoreError};
+use crate::address::Address;
+use crate::case::{Action, Actor, Case, CaseId, Outcome};
+use crate::domain::Domain;
+use crate::postfix::QueueId;
+
+/// Recipients decided in one transaction; the last message of it may exceed that.
+const BATCH_RECIPIENTS: usize = 300;
+
+/// Which cases are a sender's: open, and asked about. Parameter 1 is the sender.
+const OWN: &str = "c.sender = ?1 AND c.state = 'open' AND c.asked = 'sender'";
+
+/// What waits for a sender, in numbers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct InboxSummary {
+    /// Messages of which a recipient waits.
+    pub messages: u64,
+    /// Recipients that wait.
+    pub recipients: u64,
+    /// Those of them that may be sent to unencrypted.
+    pub sendable: u64,
+    /// Different domains of them.
+    pub domains: u64,
+    /// Since when the last of them is known to be stuck, in Unix milliseconds.
+    pub latest: i64,
+}
+
+/// A decision about all that waits for a sender, or about a domain of it.
+#[derive(Debug, Clone)]
+pub struct Bulk<'a> {
+    /// Whose messages.
+    pub sender: &'a Address,
+    /// What to do.
+    pub action: Action,
+    /// Only with recipients of this domain.
+    pub domain: Option<&'a Domain>,
+    /// Only with recipients that were stuck by then, in Unix milliseconds.
+    pub seen: i64,
+    /// The address that the decision came from.
+    pub client: &'a str,
+}
+
+/// Where a decision in bulk has come to: arrival time and number of the last case of a batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BulkMark(i64, i64);
+
+impl BulkMark {
+    /// Before the first case.
+    pub const START: Self = Self(i64::MIN, i64::MIN);
+}
+
+/// A decision for one recipient.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BulkDecided {
+    /// The case.
+    pub case: CaseId,
+    /// Queue ID of its message.
+    pub queue_id: QueueId,
+    /// The recipient's number in the store.
+    pub recipient: i64,
+    /// Its address.
+    pub address: Address,
+    /// What can be said already.
+    pub outcome: Outcome,
+    /// The move that will tell.
+    pub planned: Option<MoveId>,
+}
+
+/// Choices for recipients of one case.
+#[derive(Debug, Clone)]
+pub struct CaseChoices {
+    /// The case.
+    pub case: Case,
+    /// Recipients (their numbers in the store, and addresses), each with what to do.
+    pub choices: Vec<(i64, Address, Action)>,
+}
+
+impl Store {
+    /// Counts what waits for a sender.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub fn inbox_summary(&self, sender: &Address) -> Result<InboxSummary, StoreError> {
+        self.read("cannot count a sender's messages", |connection| {
+            connection
+                .prepare_cached(&format!(
+                    "SELECT count(DISTINCT c.id), count(*), ifnull(sum(r.may_send), 0), count(DISTINCT r.domain),
+                            ifnull(max(coalesce(r.stuck_at, c.opened_at)), 0)
+                     FROM cases c CROSS JOIN recipients r ON r.case_id = c.id
+                     WHERE {OWN} AND r.state IN ('open', 'kept')"
+                ))?
+                .query_row([sender], |row| {
+                    Ok(InboxSummary {
+                        messages: count(row, 0)?,
+                        recipients: count(row, 1)?,
+                        sendable: count(row, 2)?,
+                        domains: count(row, 3)?,
+                        latest: row.get(4)?,
+                    })
+                })
+        })
+    }
+
+    /// The domains of the recipients that wait (empty for those without one), each with their number, the largest first.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub fn inbox_domains(
+        &self,
+        sender: &Address,
+        limit: usize,
+    ) -> Result<Vec<(String, u64)>, StoreError> {
+        self.read("cannot count a sender's recipients", |connection| {
+            connection
+                .prepare_cached(&format!(
+                    "SELECT r.domain, count(*) FROM cases c CROSS JOIN recipients r ON r.case_id = c.id
+                     WHERE {OWN} AND r.state IN ('open', 'kept')
+                     GROUP BY r.domain ORDER BY count(*) DESC, r.domain LIMIT ?2"
+                ))?
+                .query_map(params![sender, row_count(limit)], |row| {
+                    Ok((row.get(0)?, count(row, 1)?))
+                })?
+                .collect()
+        })
+    }
+
+    /// A part of the cases of which a recipient waits, the oldest message first.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub fn inbox_cases(
+        &self,
+        sender: &Address,
+        limit: usize,
+        offset: usize,
+    ) -> Result<Vec<Case>, StoreError> {
+        self.read("cannot list a sender's messages", |connection| {
+            connection
+                .prepare_cached(&format!(
+                    "SELECT {CASE_COLUMNS} FROM cases c WHERE {OWN} AND EXISTS
+                         (SELECT 1 FROM recipients r WHERE r.case_id = c.id AND r.state IN ('open', 'kept'))
+                     ORDER BY c.arrival, c.opened_at, c.id LIMIT ?2 OFFSET ?3"
+                ))?
+                .query_map(
+                    params![sender, row_count(limit), row_count(offset)],
+                    case_of,
+                )?
+                .collect()
+        })
+    }
+
+    /// Decides about the next few hundred recipients that a decision in bulk is about, in one transaction. Sending is
+    /// never about those that may not go unencrypted. `None` for the mark: there are no more.
+    ///
+    /// # Errors
+    /// When the store fails; then nothing of this part was recorded.
+    pub fn decide_bulk(
+        &self,
+        bulk: &Bulk<'_>,
+        after: BulkMark,
+    ) -> Result<(Vec<BulkDecided>, Option<BulkMark>), StoreError> {
+        self.write("cannot record decisions", |tx| {
+            let by = By {
+                actor: Actor::Link,
+                client: bulk.client,
+                consent: None,
+            };
+            let mut decided = Vec::new();
+            let mut mark = after;
+            while decided.len() < BATCH_RECIPIENTS {
+                let next: Option<(CaseId, QueueId, i64)> = tx
+                    .prepare_cached(&format!(
+                        "SELECT c.id, c.queue_id, c.arrival FROM cases c
+                         WHERE {OWN} AND (c.arrival, c.id) > (?5, ?6)
+                           AND EXISTS (SELECT 1 FROM recipients r WHERE r.case_id = c.id AND {MEANT})
+                         ORDER BY c.arrival, c.id LIMIT 1"
+                    ))?
+                    .query_row(
+                        params![
+                            bulk.sender,
+                            bulk.action,
+                            bulk.domain,
+                            bulk.seen,
+                            mark.0,
+                            mark.1
+                        ],
+                        |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)),
+                    )
+                    .optional()?;
+                let Some((case, queue_id, arrival)) = next else {
+                    return Ok((decided, None));
+                };
+                mark = BulkMark(arrival, case.0);
+                let recipients = meant(tx, bulk, case)?;
+                let choices: Vec<(i64, Action)> = recipients
+                    .iter()
+                    .map(|(id, _)| (*id, bulk.action))
+                    .collect();
+                let made = decide(tx, case, &choices, &by)?;
+                for ((recipient, address), (_, outcome)) in recipients.into_iter().zip(made.outcomes)
+                {
+                    decided.push(BulkDecided {
+                        case,
+                        queue_id: queue_id.clone(),
+                        recipient,
+                        address,
+                        outcome,
+                        planned: made.planned,
+                    });
+                }
+            }
+            Ok((decided, Some(mark)))
+        })
+    }
+
+    /// How many recipients a decision in bulk would still be about.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub fn count_bulk(&self, bulk: &Bulk<'_>, after: BulkMark) -> Result<u64, StoreError> {
+        self.read("cannot count what was not decided", |connection| {
+            connection
+                .prepare_cached(&format!(
+                    "SELECT count(*) FROM cases c CROSS JOIN recipients r ON r.case_id = c.id
+                     WHERE {OWN} AND {MEANT} AND (c.arrival, c.id) > (?5, ?6)"
+                ))?
+                .query_row(
+                    params![
+                        bulk.sender,
+                        bulk.action,
+                        bulk.domain,
+                        bulk.seen,
+                        after.0,
+                        after.1
+                    ],
+                    |row| count(row, 0),
+                )
+        })
+    }
+
+    /// How many recipients "send", said in bulk, leaves out as they may not go unencrypted.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub fn count_unsendable(&self, bulk: &Bulk<'_>) -> Result<u64, StoreError> {
+        self.read("cannot count what may not be sent", |connection| {
+            connection
+                .prepare_cached(&format!(
+                    "SELECT count(*) FROM cases c CROSS JOIN recipients r ON r.case_id = c.id
+                     WHERE {OWN} AND r.state IN ('open', 'kept') AND NOT r.may_send
+                       AND (?2 IS NULL OR r.domain = ?2) AND coalesce(r.stuck_at, c.opened_at) <= ?3"
+                ))?
+                .query_row(params![bulk.sender, bulk.domain, bulk.seen], |row| {
+                    count(row, 0)
+                })
+        })
+    }
+
+    /// Records choices for recipients of several cases in one transaction: all of a form, or nothing. The caller has
+    /// checked that the recipients belong to their cases.
+    ///
+    /// # Errors
+    /// When the store fails; then nothing was recorded.
+    pub fn decide_several(
+        &self,
+        forms: &[CaseChoices],
+        client: &str,
+    ) -> Result<Vec<BulkDecided>, StoreError> {
+        self.write("cannot record decisions", |tx| {
+            let by = By {
+                actor: Actor::Link,
+                client,
+                consent: None,
+            };
+            let mut decided = Vec::new();
+            for CaseChoices { case, choices } in forms {
+                let plain: Vec<(i64, Action)> = choices
+                    .iter()
+                    .map(|(id, _, action)| (*id, *action))
+                    .collect();
+                let made = decide(tx, case.id, &plain, &by)?;
+                for ((recipient, address, _), (_, outcome)) in choices.iter().zip(made.outcomes) {
+                    decided.push(BulkDecided {
+                        case: case.id,
+                        queue_id: case.key.queue_id.clone(),
+                        recipient: *recipient,
+                        address: address.clone(),
+                        outcome,
+                        planned: made.planned,
+                    });
+                }
+            }
+            Ok(decided)
+        })
+    }
+}
+
+/// Which recipients a decision in bulk is about. What is kept already need not be kept once more. Parameters: 2 action,
+/// 3 domain, 4 seen.
+const MEANT: &str =
+    "(r.state = 'open' OR r.state = 'kept' AND ?2 <> 'keep') AND (?2 <> 'send' OR r.may_send)
+    AND (?3 IS NULL OR r.domain = ?3) AND coalesce(r.stuck_at, c.opened_at) <= ?4";
+
+fn meant(
+    connection: &Connection,
+    bulk: &Bulk<'_>,
+    case: CaseId,
+) -> rusqlite::Result<Vec<(i64, Address)>> {
+    connection
+        .prepare_cached(&format!(
+            "SELECT r.id, r.address FROM cases c JOIN recipients r ON r.case_id = c.id
+             WHERE {OWN} AND c.id = ?5 AND {MEANT} ORDER BY r.number"
+        ))?
+        .query_map(
+            params![bulk.sender, bulk.action, bulk.domain, bulk.seen, case],
+            |row| Ok((row.get(0)?, row.get(1)?)),
+        )?
+        .collect()
+}
+
+/// SQLite counts in signed numbers.
+fn count(row: &Row<'_>, column: usize) -> rusqlite::Result<u64> {
+    row.get(column)
+        .map(|count: i64| u64::try_from(count).unwrap_or(0))
+}
+
+/// No page is so long that this would be cut.
+fn row_count(count: usize) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
+}

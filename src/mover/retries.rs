@@ -1,0 +1,85 @@
+//! Moves in the background: those that had to wait, and those that a decision about many messages has left.
+//!
+//! One after the other, and a little at a time: a sender who decides about five thousand messages must not keep others
+//! waiting, nor the sweep that comes after a pass.
+
+use std::collections::{HashMap, HashSet};
+use std::time::{Duration, Instant};
+
+use log::{error, warn};
+
+use super::engine::Progress;
+use super::{Desk, MoveError};
+use crate::case::CaseId;
+use crate::case::store::{MoveId, Store};
+
+/// Between two looks at the journal.
+pub(super) const RETRY_TICK: Duration = Duration::from_secs(1);
+/// The longest pause between two tries of one move.
+const RETRY_MOST: Duration = Duration::from_secs(60);
+/// For so long one pass begins moves that were not tried before.
+const PASS: Duration = Duration::from_secs(5);
+/// So many of the newest moves come before the others: one that a click has left waiting does not queue up behind
+/// thousands.
+const NEWEST: usize = 8;
+
+/// Tries moves that had to wait again, each at growing intervals.
+#[derive(Default)]
+pub(super) struct Retries {
+    next: HashMap<MoveId, (Instant, Duration)>,
+}
+
+impl Retries {
+    /// One pass. Whether there is more to do at once.
+    pub(super) fn run(&mut self, store: &Store, desk: &Desk) -> bool {
+        let owed = match store.unfinished_moves() {
+            Ok(owed) => owed,
+            Err(error) => {
+                error!("{error}");
+                return false;
+            }
+        };
+        let known: HashSet<MoveId> = owed.iter().map(|(id, _)| *id).collect();
+        self.next.retain(|id, _| known.contains(id));
+        let (tried, fresh): (Vec<_>, Vec<_>) = owed
+            .into_iter()
+            .partition(|(id, _)| self.next.contains_key(id));
+        for (id, case) in tried {
+            let due = |(when, _): &(Instant, Duration)| *when <= Instant::now();
+            if self.next.get(&id).is_none_or(due) {
+                self.try_one(id, case, desk);
+            }
+        }
+        let end = Instant::now() + PASS;
+        let newest = fresh.len().saturating_sub(NEWEST);
+        let order = fresh[newest..].iter().rev().chain(&fresh[..newest]);
+        for (id, case) in order {
+            if Instant::now() >= end {
+                return true;
+            }
+            self.try_one(*id, *case, desk);
+        }
+        false
+    }
+
+    fn try_one(&mut self, id: MoveId, case: CaseId, desk: &Desk) {
+        let result: Result<Progress, MoveError> = desk.retry(id, case);
+        let pause = self
+            .next
+            .get(&id)
+            .map_or(RETRY_TICK, |(_, pause)| (*pause * 2).min(RETRY_MOST));
+        match result {
+            Ok(Progress::Ended) => {
+                self.next.remove(&id);
+                return;
+            }
+            // A delivery under way may end any second: its sender is waiting for us.
+            Ok(Progress::Later(_)) => {
+                self.next.insert(id, (Instant::now(), RETRY_TICK));
+                return;
+            }
+            Err(error) => warn!("{error}; next try in {} s", pause.as_secs()),
+        }
+        self.next.insert(id, (Instant::now() + pause, pause));
+    }
+}
