@@ -13,6 +13,7 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use super::control::{self, ControlError};
+use super::courier::CourierKeeper;
 use super::engine::{Engine, Progress};
 use super::supervise::Supervisor;
 use super::{Desk, MoveError};
@@ -144,6 +145,11 @@ pub fn run(config_path: &Path) -> Result<(), DaemonError> {
         config_path.to_owned(),
     ];
     let settings = settings(&config)?;
+    let courier = Arc::new(CourierKeeper::new(
+        &program,
+        config_path,
+        &config.store.path,
+    ));
     let supervisor = Supervisor::new(
         program,
         web_user,
@@ -167,6 +173,10 @@ pub fn run(config_path: &Path) -> Result<(), DaemonError> {
         started.recv().map_err(|_| DaemonError::Child)?;
         serving
     };
+    let writing = {
+        let courier = Arc::clone(&courier);
+        thread::spawn(move || courier.run())
+    };
     let retrying = Arc::clone(&desk);
     thread::spawn(move || {
         let mut swept = Instant::now();
@@ -179,10 +189,14 @@ pub fn run(config_path: &Path) -> Result<(), DaemonError> {
             }
         }
     });
-    obey(signals, config_path, &config, &desk, &supervisor);
+    obey(signals, config_path, &config, &desk, &supervisor, &courier);
+    courier.end();
     supervisor.end();
     if serving.join().is_err() {
         error!("the thread that watches the web child has ended by a panic");
+    }
+    if writing.join().is_err() {
+        error!("the thread that watches the courier has ended by a panic");
     }
     engine.wait_until_idle(LAST_MOVES);
     info!("ended");
@@ -205,7 +219,14 @@ fn listen(address: std::net::SocketAddr) -> std::io::Result<TcpListener> {
 }
 
 /// Waits for signals; returns when the daemon is to end.
-fn obey(mut signals: Signals, path: &Path, started: &Config, desk: &Desk, supervisor: &Supervisor) {
+fn obey(
+    mut signals: Signals,
+    path: &Path,
+    started: &Config,
+    desk: &Desk,
+    supervisor: &Supervisor,
+    courier: &CourierKeeper,
+) {
     for signal in &mut signals {
         if signal != SIGHUP {
             info!("ending on signal {signal}");
@@ -213,6 +234,7 @@ fn obey(mut signals: Signals, path: &Path, started: &Config, desk: &Desk, superv
         }
         match reload(path, desk, supervisor) {
             Ok(fresh) => {
+                courier.replace();
                 info!("reloaded");
                 let late = fresh.needs_restart(started);
                 if !late.is_empty() {

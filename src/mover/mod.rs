@@ -6,6 +6,7 @@
 
 pub mod control;
 mod copy;
+mod courier;
 mod daemon;
 mod desk;
 mod engine;

@@ -93,7 +93,7 @@ impl Bench {
     pub fn configure(&self, port: u16, timeout: u64, more: &str) {
         let dir = self.dir.path().display();
         let text = format!(
-            "[senders]\ninternal = [\"*\"]\n[store]\npath = \"{dir}/state/posttls.db\"\n[link]\nkey_file = \"{dir}/key\"\nbase_url = \"http://x.test\"\n\
+            "[senders]\ninternal = [\"*\"]\n[limits]\nfirst = 100\nper_sender_hour = 10000\n[store]\npath = \"{dir}/state/posttls.db\"\n[link]\nkey_file = \"{dir}/key\"\nbase_url = \"http://x.test\"\n\
              [notification]\nfrom_address = \"posttls@x.test\"\nadmin_contact = \"help\"\nsmtp_port = {port}\nsmtp_tls = \"none\"\n\
              smtp_timeout_seconds = {timeout}\n[log]\ntarget = \"{dir}/log\"\n{more}"
         );

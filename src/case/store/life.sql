@@ -7,6 +7,8 @@ ALTER TABLE cases ADD COLUMN closed_why TEXT;
 ALTER TABLE cases ADD COLUMN reminders INTEGER NOT NULL DEFAULT 0;   -- how many were sent
 ALTER TABLE cases ADD COLUMN remind_at INTEGER;                      -- when the next one is due
 ALTER TABLE cases ADD COLUMN redacted_at INTEGER;                    -- personal data was removed
+ALTER TABLE cases ADD COLUMN told_at INTEGER;                        -- when the sender was last told that recipients wait
+ALTER TABLE cases DROP COLUMN claimed_at;                            -- the table letters has the claims
 CREATE INDEX cases_to_remind ON cases (remind_at) WHERE remind_at IS NOT NULL;
 CREATE INDEX cases_by_sender ON cases (sender, state, arrival);
 CREATE INDEX cases_by_opening ON cases (opened_at);

@@ -8,9 +8,11 @@ mod admission;
 mod alerts;
 mod cases;
 mod consents;
+mod letters;
 mod mandatory;
 mod moves;
 mod news;
+mod reminders;
 mod senders;
 
 use std::path::{Path, PathBuf};
@@ -23,15 +25,17 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, ToSql, Transaction, Transaction
 use rusqlite_migration::{M, Migrations};
 
 use super::{
-    Action, Actor, Asked, CaseId, CaseState, ConsentId, Failure, MoveStep, News, Outcome, Passage,
-    RecipientState, Scope, SenderId, Source,
+    Action, Actor, Asked, CaseId, CaseState, ConsentId, Failure, LetterKind, MoveStep, News,
+    Outcome, Passage, RecipientState, Scope, SenderId, Source,
 };
 
 pub use admission::{Admitted, NewCase, NewRecipient};
-pub use cases::Claim;
+pub use alerts::Alert;
 pub use consents::{Consent, NewConsent};
+pub use letters::{CLAIM_LIFE_MS, History, LetterClaim, LetterId, PastLetter, Receipt, Wanted};
 pub use mandatory::MandatoryDomain;
 pub use moves::{Decided, Move, MoveId, MoveRecipient};
+pub use news::Owed;
 
 /// How long a statement waits for another process's transaction.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
@@ -300,6 +304,7 @@ text_column!(
     Asked,
     CaseState,
     Failure,
+    LetterKind,
     MoveStep,
     News,
     Outcome,
