@@ -1,6 +1,7 @@
 //! A sandbox with everything running, and the ways in which tests touch it: as a sender, a browser, an admin.
 #![allow(dead_code)] // Every test program uses a part of it.
 
+pub mod mailbox;
 pub mod remote;
 pub mod spools;
 
@@ -198,6 +199,13 @@ impl Stage {
         let text = std::fs::read_to_string(&path).expect("posttls.toml");
         let mut lines = Vec::new();
         let mut here = false;
+        let head = format!("[{section}]");
+        let has_section = text.lines().any(|line| line == head);
+        let text = if has_section {
+            text
+        } else {
+            format!("{text}\n{head}\n")
+        };
         for line in text.lines() {
             here = if line.starts_with('[') {
                 line == format!("[{section}]")
