@@ -12,14 +12,14 @@ use log::{error, info};
 
 use super::due::Rounds;
 use super::writer::{Trouble, Writer};
-use crate::case::store::{Store, StoreError, now_ms};
+use crate::case::store::{CLAIM_LIFE_MS, Store, StoreError, now_ms};
 use crate::config::{Config, ConfigError};
 use crate::logging;
 
 /// Between two looks at what is due.
 const TICK: Duration = Duration::from_secs(1);
 /// A round that takes longer hangs in one mail: end, before the claim of that mail is taken for that of a dead process.
-const HANGS_MS: i64 = 120_000;
+const HANGS_MS: i64 = CLAIM_LIFE_MS - 30_000;
 
 /// Why the courier can't work.
 #[derive(Debug, thiserror::Error)]
