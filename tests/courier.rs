@@ -3,7 +3,6 @@
 
 mod hook_stage;
 
-use std::io::Read as _;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -29,7 +28,7 @@ impl Courier {
             .env_clear()
             .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
             .stdin(Stdio::piped())
-            .stderr(Stdio::piped())
+            .stderr(said(bench))
             .spawn()
             .expect("setpriv runs");
         Self(child)
@@ -49,16 +48,38 @@ impl Drop for Courier {
     }
 }
 
+/// What couriers say on standard error, one after the other.
+fn said(bench: &Bench) -> std::fs::File {
+    let path = bench.path("courier.err");
+    let mut options = std::fs::OpenOptions::new();
+    let file = options.append(true).create(true).open(path);
+    file.expect("a file")
+}
+
 fn wait(what: &str, bench: &Bench, found: impl Fn() -> bool) {
     let deadline = Instant::now() + Duration::from_secs(60);
     while !found() {
         assert!(
             Instant::now() < deadline,
-            "waited in vain for {what}: {}",
-            bench.log()
+            "waited in vain for {what}: {}\n{}\n{:?}",
+            bench.log(),
+            letters(bench),
+            std::fs::read_to_string(bench.path("courier.err"))
         );
         thread::sleep(Duration::from_millis(20));
     }
+}
+
+/// What the store says about mails under way.
+fn letters(bench: &Bench) -> String {
+    let store = rusqlite::Connection::open(bench.database()).expect("a store");
+    let text = store.query_row(
+        "SELECT (SELECT group_concat(l.id || ' ' || kind || ' ' || claimed_at || ' ' || ifnull(sent_at, '-')) FROM letters l)
+         || ' / ' || (SELECT group_concat(news || ' ' || since) FROM owed)",
+        [],
+        |row| row.get::<_, Option<String>>(0),
+    );
+    format!("{text:?}")
 }
 
 fn sql(bench: &Bench, statements: &str) {
@@ -273,8 +294,6 @@ fn it_does_not_run_as_root_and_says_what_is_wrong_with_its_configuration() {
     bench.configure(25, 5, "[reminders]\nafter_hours = [4, 2]\n");
     let mut courier = Courier::start(&bench);
     assert!(!courier.0.wait().expect("an end").success());
-    let mut said = String::new();
-    let mut stderr = courier.0.stderr.take().expect("standard error");
-    stderr.read_to_string(&mut said).expect("text");
+    let said = std::fs::read_to_string(bench.path("courier.err")).expect("a text");
     assert!(said.contains("reminders.after_hours: must be"), "{said}");
 }
