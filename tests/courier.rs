@@ -12,13 +12,18 @@ use std::time::{Duration, Instant};
 use hook_stage::{Bench, End, NOTICE, Server};
 
 /// A courier that runs until it is dropped.
-struct Courier(Child);
+///
+/// The store is kept open as the mover does: else the files beside it come and go, and belong to root for a moment
+/// whenever this test looks into it.
+struct Courier(Child, #[allow(dead_code)] posttls::case::store::Store);
 
 impl Courier {
     fn start(bench: &Bench) -> Self {
+        let store = bench.store();
+        store.senders_owed().expect("a store that is in use");
         let program = bench.path("posttls-httpd");
         if !program.exists() {
-            std::fs::copy(env!("CARGO_BIN_EXE_posttls-httpd"), &program).expect("a copy");
+            bench.install("posttls-httpd", env!("CARGO_BIN_EXE_posttls-httpd"));
         }
         let child = Command::new("setpriv")
             .args(["--reuid", "nobody", "--regid", "nogroup", "--clear-groups"])
@@ -31,7 +36,7 @@ impl Courier {
             .stderr(said(bench))
             .spawn()
             .expect("setpriv runs");
-        Self(child)
+        Self(child, store)
     }
 
     /// Closes its standard input, and waits for its end.

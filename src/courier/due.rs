@@ -81,13 +81,17 @@ impl<'a> Rounds<'a> {
         }
     }
 
-    /// Pays what is due. Whatever fails is tried again in a later round.
-    pub(super) fn tick(&mut self) {
+    /// Pays what is due. What the mail server does not take is tried again in a later round.
+    ///
+    /// # Errors
+    /// When the store fails: SQLite found its files unusable when it opened them, and would never look again.
+    pub(super) fn tick(&mut self) -> Result<(), Trouble> {
         if now_ms() < self.server.until {
-            return;
+            return Ok(());
         }
         match self.round() {
             Ok(()) => self.server = Pause::default(),
+            Err(trouble @ Trouble::Store(_)) => return Err(trouble),
             Err(trouble) => {
                 let pause = self.server.grow(now_ms(), SERVER_PAUSE);
                 error!(
@@ -96,6 +100,7 @@ impl<'a> Rounds<'a> {
                 );
             }
         }
+        Ok(())
     }
 
     fn round(&mut self) -> Result<(), Trouble> {

@@ -38,7 +38,7 @@ pub enum CourierError {
 /// Runs until standard input ends: then a mail under way is finished, and no other begun.
 ///
 /// # Errors
-/// When it can't begin. Once begun it does not end by an error.
+/// When it can't begin, or the store fails: the mover then starts another one, which opens the store anew.
 pub fn run(config_path: &Path) -> Result<(), CourierError> {
     let config = Config::load(config_path)?;
     logging::start("posttls/courier", &config.log.target);
@@ -70,7 +70,7 @@ pub fn run(config_path: &Path) -> Result<(), CourierError> {
     let mut rounds = Rounds::new(writer, &ended, &busy_since);
     info!("started");
     loop {
-        rounds.tick();
+        rounds.tick()?;
         match events.recv_timeout(TICK) {
             Err(RecvTimeoutError::Timeout) => {}
             Ok(()) | Err(RecvTimeoutError::Disconnected) => break,
