@@ -1,19 +1,19 @@
-//! `posttls-httpd`: one program, two processes. Started by the admin it is the mover; started by the mover, with
+//! `posttls-httpd`: one program, three processes. Started by the admin it is the mover; started by the mover, with
 //! `--web-child`, it is the web child, and finds its socket to the mover as standard input and its listening socket as
-//! standard output.
+//! standard output; with `--courier` it is the courier, and ends when its standard input does.
 
 use std::io;
 use std::net::TcpListener;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Parser;
 use log::error;
 
 use crate::exit::{self, Exit, abort_on_panic};
 use crate::web::{child, privilege};
-use crate::{logging, mover};
+use crate::{courier, logging, mover};
 
 /// Shows senders their cases, and carries out what they decide.
 ///
@@ -30,6 +30,9 @@ struct Arguments {
         env = "POSTTLS_CONFIG"
     )]
     config: PathBuf,
+    /// Send what senders are owed, as the courier of the mover that started this process.
+    #[arg(long, hide = true, conflicts_with = "web_child")]
+    courier: bool,
     /// Serve as the web child of the mover that started this process.
     #[arg(long, hide = true)]
     web_child: bool,
@@ -47,6 +50,9 @@ pub fn main() -> Exit {
     let result = if arguments.web_child {
         logging::start("posttls/web", "stderr");
         serve(&arguments.forbidden).map_err(|error| error.to_string())
+    } else if arguments.courier {
+        abort_on_panic();
+        courier(&arguments.config)
     } else {
         abort_on_panic();
         // The crash tests name their points in the environment variable FAILPOINTS.
@@ -62,6 +68,12 @@ pub fn main() -> Exit {
             Exit::Failure
         }
     }
+}
+
+/// The courier has the hook's user and nothing else.
+fn courier(config: &Path) -> Result<(), String> {
+    privilege::prove_unprivileged(&[]).map_err(|error| error.to_string())?;
+    courier::run(config).map_err(|error| error.to_string())
 }
 
 fn serve(forbidden: &[PathBuf]) -> Result<(), child::WebError> {

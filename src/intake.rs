@@ -8,7 +8,7 @@ use log::{error, info};
 use crate::address::Address;
 use crate::case::policy::{self, Circumstances, Verdict};
 use crate::case::store::{Admitted, NewCase, NewRecipient, Store, StoreError};
-use crate::case::{Actor, Asked, ConsentId, Failure, MessageKey, RecipientState, Source};
+use crate::case::{Actor, Asked, ConsentId, Failure, MessageKey, RecipientState, Source, alert};
 use crate::config::{Config, Unasked};
 use crate::domain::Domain;
 use crate::text;
@@ -159,7 +159,7 @@ pub fn admit(store: &Store, config: &Config, found: &Found) -> Result<Admitted, 
             let detail = text::readable(&deferred.detail, 300);
             error!("{queue_id}: to=<{to}>: TLS does not work on our side: {detail}");
             // Without what differs from recipient to recipient: one cause, one mail.
-            let cause = format!("local fault: {detail}");
+            let cause = format!("{}{detail}", alert::LOCAL_FAULT);
             store.raise_alert(&cause, &format!("{queue_id}: to=<{to}>"))?;
         }
     }
@@ -170,7 +170,7 @@ pub fn admit(store: &Store, config: &Config, found: &Found) -> Result<Admitted, 
     if let Some(to) = tell.iter().find(|to| fresh.contains(*to)) {
         let from = sender.map_or("", Address::as_str);
         let detail = format!("{queue_id}: from=<{from}>, to=<{to}>");
-        store.raise_alert("stuck mail of senders who are not asked", &detail)?;
+        store.raise_alert(alert::UNASKED, &detail)?;
     }
     Ok(admitted)
 }

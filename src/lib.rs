@@ -1,6 +1,6 @@
 //! PostTLS: lets Postfix refuse unencrypted delivery, and asks the sender when a server has no usable TLS.
 //!
-//! Three programs share this library, each with a privilege of its own:
+//! Three programs share this library, each process with a privilege of its own:
 //!
 //! ```text
 //! encrypt instance: defer service ── delay notice ──► posttls-pipe (notice::hook, user posttls)
@@ -8,6 +8,7 @@
 //!                                                       ▼                      ▼
 //!                                                  SQLite store          mail to the sender
 //!                                                       ▲                      │ link
+//!                                                       ▲  courier (posttls-httpd, user posttls): all mail but the first
 //! may instance ◄── queue file ── mover (posttls-httpd, root) ◄── web child (web, user posttls-web) ◄── browser
 //!                                                       ▲
 //!                                                  posttls (admin)
@@ -15,18 +16,20 @@
 //!
 //! The message itself never leaves Postfix's queues: `mover` takes its queue file from one instance to the other, under
 //! a journal in the store. Dependencies point one way: programs, then [`admin`], [`notice`], [`mover`] and [`web`], then
-//! [`case`], [`notify`], [`link`] and [`postfix`], then [`config`] and [`exit`]. [`address`] and [`text`] make what comes
-//! from strangers safe, once, at the border. [`sandbox`] is for demo, tests and benchmarks.
+//! [`courier`], then [`case`], [`notify`], [`link`] and [`postfix`], then [`config`] and [`exit`]. [`address`] and
+//! [`text`] make what comes from strangers safe, once, at the border. [`sandbox`] is for demo, tests and benchmarks.
 #![forbid(unsafe_code)]
 
 pub mod address;
 pub mod admin;
 pub mod case;
 pub mod config;
+pub mod courier;
 pub mod domain;
 pub mod exit;
 pub mod httpd;
 pub mod intake;
+pub mod language;
 pub mod link;
 pub mod logging;
 pub mod mover;

@@ -197,7 +197,7 @@ fn killed_at_any_point_it_writes_once_when_it_is_run_again() {
             assert_eq!(bench.run(NOTICE).end, End::TryAgain);
             let store = rusqlite::Connection::open(bench.database()).expect("a store");
             store
-                .execute("UPDATE cases SET claimed_at = claimed_at - 150001", [])
+                .execute("UPDATE letters SET claimed_at = claimed_at - 150001", [])
                 .expect("a claim");
         }
         assert_eq!(bench.run(NOTICE).end, End::Done);

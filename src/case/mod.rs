@@ -1,5 +1,6 @@
 //! What PostTLS knows: cases, their states, the policy on what may be offered, and the store.
 
+pub mod alert;
 pub mod policy;
 mod state;
 pub mod store;
@@ -12,8 +13,8 @@ use crate::address::Address;
 use crate::postfix::QueueId;
 
 pub use state::{
-    Action, Actor, Asked, CaseState, Failure, MoveStep, News, Outcome, Passage, RecipientState,
-    Scope, Source, UnknownName,
+    Action, Actor, Asked, CaseState, Failure, LetterKind, MoveStep, News, Outcome, Passage,
+    RecipientState, Scope, Source, UnknownName,
 };
 
 /// The number of a case in the store, and in its links.

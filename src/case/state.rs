@@ -200,6 +200,20 @@ named! {
 }
 
 named! {
+    /// What a mail to a sender is.
+    LetterKind {
+        /// That one message waits for a decision.
+        Notification = "notification",
+        /// That several messages wait for decisions.
+        Digest = "digest",
+        /// That one or several messages still wait.
+        Reminder = "reminder",
+        /// What happened; there is nothing to decide.
+        Information = "information",
+    }
+}
+
+named! {
     /// What a remembered choice is about.
     Scope {
         /// One recipient address.

@@ -19,6 +19,7 @@ use url::Url;
 use crate::address::Address;
 use crate::case::Failure;
 use crate::domain::Domain;
+use crate::language::Language;
 
 pub use load::ConfigError;
 pub use senders::{SenderPattern, Senders, Unasked};
@@ -124,7 +125,7 @@ pub struct Notification {
     pub from_name: String,
     /// Address of the From header.
     pub from_address: Address,
-    /// Template of the Subject header.
+    /// Template of the Subject header of the notification; empty for the one of the sender's language.
     pub subject: String,
     /// Whom senders ask.
     pub admin_contact: String,
@@ -143,14 +144,28 @@ pub struct Notification {
     /// Overriding mail templates; empty for none.
     pub template_dir: PathBuf,
     /// Language of mails to senders whose domain is not in [`Notification::languages`].
-    pub language: String,
+    pub language: Language,
     /// Languages by the sender's domain.
-    pub languages: BTreeMap<Domain, String>,
+    pub languages: BTreeMap<Domain, Language>,
     /// Tell senders that a message was delivered after all?
     pub tell_delivered: bool,
     /// Whom mails to the admin go to.
     #[serde(deserialize_with = "read::optional_address")]
     pub admin_address: Option<Address>,
+}
+
+impl Notification {
+    /// The language of mails to this address: that of the nearest domain listed, or the usual one.
+    pub fn language_of(&self, address: &Address) -> Language {
+        let Some(domain) = Domain::of(address) else {
+            return self.language;
+        };
+        let listed = domain.and_parents().find_map(|name| {
+            let mut all = self.languages.iter();
+            all.find(|(one, _)| one.as_str() == name)
+        });
+        listed.map_or(self.language, |(_, language)| *language)
+    }
 }
 
 /// How the connection to the submission server is secured.

@@ -292,6 +292,16 @@ mod tests {
                 Some(8),
                 "store.path: \"relative\" must be an absolute path",
             ),
+            (
+                "[notification]\nlanguage = \"fr\"\n",
+                Some(8),
+                "notification.language: unknown language \"fr\"; there are texts in \"en\", \"de\"",
+            ),
+            (
+                "[notification]\nlanguages = { \"example.de\" = \"german\" }\n",
+                Some(8),
+                "notification.languages: unknown language \"german\"",
+            ),
             ("[log]\ntarget = \n", Some(8), ""),
         ];
         for (text, line, message) in cases {
@@ -304,6 +314,25 @@ mod tests {
             if line.is_some() {
                 assert_eq!(problem.place, Place::File(line), "{text}: {problem:?}");
             }
+        }
+    }
+
+    #[test]
+    fn the_nearest_domain_says_the_language() {
+        let text = format!(
+            "{MINIMAL}languages = {{ \"example.de\" = \"de\", \"en.example.de\" = \"en\", \"bücher.example\" = \"de\" }}\n"
+        );
+        let notification = read(&text).unwrap().notification;
+        for (address, code) in [
+            ("a@example.de", "de"),
+            ("a@mail.EXAMPLE.de", "de"),
+            ("a@x.en.example.de", "en"),
+            ("a@badexample.de", "en"),
+            ("a@xn--bcher-kva.example", "de"),
+            ("a@[192.0.2.1]", "en"),
+        ] {
+            let language = notification.language_of(&address.parse().unwrap());
+            assert_eq!(language.code(), code, "{address}");
         }
     }
 

@@ -13,6 +13,7 @@ use signal_hook::iterator::Signals;
 
 use super::Desk;
 use super::control::{self, ControlError};
+use super::courier::CourierKeeper;
 use super::engine::Engine;
 use super::retries::{RETRY_TICK, Retries};
 use super::supervise::Supervisor;
@@ -137,6 +138,11 @@ pub fn run(config_path: &Path) -> Result<(), DaemonError> {
         config_path.to_owned(),
     ];
     let settings = settings(&config)?;
+    let courier = Arc::new(CourierKeeper::new(
+        &program,
+        config_path,
+        &config.store.path,
+    ));
     let supervisor = Supervisor::new(
         program,
         web_user,
@@ -162,6 +168,10 @@ pub fn run(config_path: &Path) -> Result<(), DaemonError> {
     };
     super::retention::start(config_path.to_owned(), Arc::clone(&store));
     let watch = Watch::start(Arc::clone(&store), Arc::clone(&engine), config.clone());
+    let writing = {
+        let courier = Arc::clone(&courier);
+        thread::spawn(move || courier.run())
+    };
     let retrying = Arc::clone(&desk);
     thread::spawn(move || {
         loop {
@@ -170,10 +180,22 @@ pub fn run(config_path: &Path) -> Result<(), DaemonError> {
             }
         }
     });
-    obey(signals, config_path, &config, &desk, &watch, &supervisor);
+    obey(
+        signals,
+        config_path,
+        &config,
+        &desk,
+        &watch,
+        &supervisor,
+        &courier,
+    );
+    courier.end();
     supervisor.end();
     if serving.join().is_err() {
         error!("the thread that watches the web child has ended by a panic");
+    }
+    if writing.join().is_err() {
+        error!("the thread that watches the courier has ended by a panic");
     }
     engine.wait_until_idle(LAST_MOVES);
     info!("ended");
@@ -203,6 +225,7 @@ fn obey(
     desk: &Desk,
     watch: &Watch,
     supervisor: &Supervisor,
+    courier: &CourierKeeper,
 ) {
     for signal in &mut signals {
         if signal != SIGHUP {
@@ -211,6 +234,7 @@ fn obey(
         }
         match reload(path, desk, supervisor) {
             Ok(fresh) => {
+                courier.replace();
                 info!("reloaded");
                 let late = fresh.needs_restart(started);
                 watch.reload(fresh);

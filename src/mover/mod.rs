@@ -7,6 +7,7 @@
 mod census;
 pub mod control;
 mod copy;
+mod courier;
 mod daemon;
 mod desk;
 mod ending;

@@ -5,10 +5,8 @@
 //! only: 0, 75, or a signal (see [`abort_on_panic`]). It ends well before pipe(8) loses patience, and it never
 //! keeps more than `MAX_NOTICE` octets in memory.
 
-use std::collections::BTreeMap;
-use std::fs;
 use std::io::{self, Read};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::thread;
 use std::time::Duration;
 
@@ -17,28 +15,20 @@ use fail::fail_point;
 use log::{error, info, warn};
 
 use super::{Delivery, Notice, NoticeRecipient, origin, parse};
-use crate::address::Address;
-use crate::case::store::{Claim, Store, StoreError};
-use crate::case::{Case, CaseId, MessageKey, RecipientState, Source};
+use crate::case::store::{Store, StoreError};
+use crate::case::{CaseId, MessageKey, RecipientState, Source};
 use crate::config::{Config, ConfigError};
+use crate::courier::{self, Told, Writer};
 use crate::exit::{self, Exit, abort_on_panic};
 use crate::intake::{self, Deferred, Found};
-use crate::link::{KeyFileError, Keys};
-use crate::notify::{self, SendError};
+use crate::logging;
 use crate::postfix::QueueId;
-use crate::{logging, text};
 
 /// Octets of the longest notice that is read: about 30,000 deferred recipients.
 const MAX_NOTICE: u64 = 16 * 1024 * 1024;
 
 /// pipe(8) kills the hook after `posttls_time_limit`, 120 seconds in postfix-conf/encrypt-main.cf: end well before it.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(90);
-
-/// A claim older than this is that of a process that died: pipe(8) lets none live that long.
-const STALE_CLAIM_MS: i64 = 150_000;
-
-/// Seconds that a message is expected to stay queued when its notice does not say: Postfix's default five days.
-const USUAL_LIFETIME: i64 = 5 * 86_400;
 
 /// Receives one of Postfix's delay notices on standard input, records the case, and writes to the sender.
 ///
@@ -74,15 +64,11 @@ enum Trouble {
     Config(#[from] ConfigError),
     #[error(transparent)]
     Store(#[from] StoreError),
-    #[error(transparent)]
-    Key(#[from] KeyFileError),
     #[error("cannot read the notice from standard input: {0}")]
     Input(io::Error),
-    #[error("{path}: cannot read the template: {source}; see notification.template_dir")]
-    Template { path: PathBuf, source: io::Error },
     #[error(transparent)]
-    Send(#[from] SendError),
-    #[error("another posttls-pipe is writing to the sender")]
+    Write(#[from] courier::Trouble),
+    #[error("another process is writing to the sender about this message")]
     Elsewhere,
     #[error("the case {0} has vanished from the store")]
     Vanished(CaseId),
@@ -211,11 +197,12 @@ fn deferred(recipient: &NoticeRecipient) -> Deferred {
     }
 }
 
-/// Writes to the sender, unless that was done, or nobody is to be asked.
+/// Writes to the sender, unless that was done, or nobody is to be asked, or the limits leave it to the courier.
 fn write_to_sender(store: &Store, config: &Config, id: CaseId) -> Result<(), Trouble> {
     let case = store.case(id)?.ok_or(Trouble::Vanished(id))?;
+    let queue_id = &case.key.queue_id;
     let Some(sender) = &case.key.sender else {
-        info!("{}: from=<>, nobody to ask", case.key.queue_id);
+        info!("{queue_id}: from=<>, nobody to ask");
         return Ok(());
     };
     let recipients = store.recipients(id)?;
@@ -223,96 +210,25 @@ fn write_to_sender(store: &Store, config: &Config, id: CaseId) -> Result<(), Tro
         .iter()
         .any(|recipient| recipient.state == RecipientState::Open)
     {
-        info!(
-            "{}: from=<{sender}>, nothing to ask yet, watched",
-            case.key.queue_id
-        );
+        info!("{queue_id}: from=<{sender}>, nothing to ask yet, watched");
         return Ok(());
     }
-    match store.claim_notification(id, STALE_CLAIM_MS)? {
-        Claim::Yours => {}
-        Claim::Sent => {
-            info!("{}: from=<{sender}>, was told before", case.key.queue_id);
-            return Ok(());
+    let writer = Writer::new(store, config)?;
+    match writer.tell(sender, &case, || fail_point!("hook::claimed")) {
+        Ok(Told::Sent) => Ok(()),
+        Ok(Told::Nothing) => {
+            info!("{queue_id}: from=<{sender}>, was told before");
+            Ok(())
         }
-        Claim::Elsewhere => return Err(Trouble::Elsewhere),
-    }
-    let result = deliver(store, config, &case, sender, &recipients);
-    if let Err(trouble) = &result {
-        store.release_claim(id, &trouble.to_string())?;
-    }
-    result
-}
-
-fn deliver(
-    store: &Store,
-    config: &Config,
-    case: &Case,
-    sender: &Address,
-    recipients: &[crate::case::Recipient],
-) -> Result<(), Trouble> {
-    let queue_id = &case.key.queue_id;
-    let keys = Keys::load(&config.link.key_file)?;
-    let until = case
-        .retry_until
-        .unwrap_or(case.key.arrival + USUAL_LIFETIME);
-    let token = keys.sign(case.id, until + i64::from(config.link.valid_days) * 86_400);
-    let url = config.case_url(&token);
-    let overrides = templates(&config.notification.template_dir)?;
-    let given_up = |why: String| {
-        error!("{queue_id}: from=<{sender}>, the sender can't be told: {why}");
-        store.release_claim(case.id, &why).map_err(Trouble::from)
-    };
-    let compose = |overrides: &BTreeMap<String, String>| {
-        notify::compose(
-            case,
-            sender,
-            recipients,
-            &url,
-            &text::moment,
-            &config.notification,
-            overrides,
-        )
-    };
-    // The sender must hear even when the admin's own template is broken.
-    let composed = compose(&overrides).or_else(|error| {
-        error!("{queue_id}: {error}; using the built-in templates");
-        compose(&BTreeMap::new())
-    });
-    let letter = match composed {
-        Ok(letter) => letter,
-        Err(error) => return given_up(error.to_string()),
-    };
-    fail_point!("hook::claimed");
-    match notify::send(&letter, &config.notification) {
-        Ok(()) => {}
-        Err(error) if error.is_permanent() => return given_up(error.to_string()),
-        Err(error) => return Err(error.into()),
-    }
-    info!(
-        "{queue_id}: from=<{sender}>, notified, relay={}:{}",
-        config.notification.smtp_host, config.notification.smtp_port
-    );
-    // The sender has it: to try again because this fails would only write twice.
-    if let Err(error) = store.mark_notified(case.id, sender) {
-        warn!("{queue_id}: the notification was sent, but that could not be recorded: {error}");
-    }
-    Ok(())
-}
-
-/// The admin's own templates, by file name.
-fn templates(directory: &Path) -> Result<BTreeMap<String, String>, Trouble> {
-    let mut found = BTreeMap::new();
-    if directory.as_os_str().is_empty() {
-        return Ok(found);
-    }
-    for (name, _) in notify::TEMPLATES {
-        let path = directory.join(name);
-        match fs::read_to_string(&path) {
-            Ok(source) => drop(found.insert(name.to_owned(), source)),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(source) => return Err(Trouble::Template { path, source }),
+        Ok(Told::NotNow(why)) => {
+            info!("{queue_id}: from=<{sender}>, is told later: {why}");
+            writer.raise_ceiling(sender, why).map_err(Trouble::from)
         }
+        Ok(Told::Elsewhere) => Err(Trouble::Elsewhere),
+        Err(error) if error.is_permanent() => {
+            error!("{queue_id}: from=<{sender}>, the sender can't be told: {error}");
+            Ok(())
+        }
+        Err(error) => Err(error.into()),
     }
-    Ok(found)
 }

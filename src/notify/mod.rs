@@ -1,7 +1,14 @@
-//! What the sender is told: one mail, composed from templates and handed to the configured server.
+//! What senders and the admin are told: mails, composed from templates and catalogues of texts, and handed to the
+//! configured server.
 
 mod compose;
+mod drafts;
 mod send;
+mod templates;
+mod texts;
 
-pub use compose::{ComposeError, Letter, TEMPLATES, compose};
+pub use compose::{ComposeError, Draft, Letter};
+pub use drafts::{About, ConsentLine, Line, Reminder};
 pub use send::{SendError, probe, send};
+pub use templates::{Overrides, TEMPLATES, TemplateError, overrides};
+pub use texts::{TextError, Texts};

@@ -67,6 +67,16 @@ impl SendError {
             Self::NoSmtputf8 { .. } => true,
         }
     }
+
+    /// Has the server answered? Then it may well take another mail; else it can't be reached at all.
+    pub fn is_answer(&self) -> bool {
+        match self {
+            Self::Smtp { source, .. } | Self::Session { source, .. } => {
+                source.is_permanent() || source.is_transient()
+            }
+            Self::NoSmtputf8 { .. } => true,
+        }
+    }
 }
 
 /// Sends one letter and returns when the server has taken it.

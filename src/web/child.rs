@@ -43,7 +43,7 @@ const FAREWELL: Duration = Duration::from_secs(2);
 #[derive(Debug, thiserror::Error)]
 pub enum WebError {
     /// It could do what it must not be able to do.
-    #[error("the web child would hold privilege: {0}")]
+    #[error("an unprivileged child would hold privilege: {0}")]
     Privileged(String),
     /// A limit could not be set.
     #[error("cannot limit the web child: {0}")]

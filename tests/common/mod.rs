@@ -2,6 +2,7 @@
 #![allow(dead_code)] // Every test program uses a part of it.
 
 pub mod links;
+pub mod mailbox;
 pub mod remote;
 pub mod spools;
 
@@ -197,11 +198,7 @@ impl Stage {
     pub fn configure(&self, section: &str, key: &str, value: &str) {
         let path = self.sandbox.config_file();
         let text = std::fs::read_to_string(&path).expect("posttls.toml");
-        let header = format!("[{section}]");
         let mut lines = Vec::new();
-        if !text.lines().any(|line| line == header) {
-            lines.push(format!("{header}\n{key} = {value}\n"));
-        }
         let mut here = false;
         let header = format!("[{section}]");
         let text = if text.lines().any(|line| line == header) {

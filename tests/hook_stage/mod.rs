@@ -65,12 +65,17 @@ impl Bench {
             chown(bench.path(name), Some(nobody.uid), Some(nobody.gid)).expect("an owner");
         }
         bench.configure(bench.server.port, 5, "");
-        fs::copy(
-            env!("CARGO_BIN_EXE_posttls-pipe"),
-            bench.path("posttls-pipe"),
-        )
-        .expect("a copy");
+        bench.install("posttls-pipe", env!("CARGO_BIN_EXE_posttls-pipe"));
         bench
+    }
+
+    /// Puts a program where anybody can run it. As a link where possible: a file that was just written can't be run
+    /// while another thread's child still has it open.
+    pub fn install(&self, name: &str, program: &str) {
+        let to = self.path(name);
+        if fs::hard_link(program, &to).is_err() {
+            fs::copy(program, &to).expect("a copy");
+        }
     }
 
     pub fn path(&self, name: &str) -> PathBuf {
@@ -93,7 +98,7 @@ impl Bench {
     pub fn configure(&self, port: u16, timeout: u64, more: &str) {
         let dir = self.dir.path().display();
         let text = format!(
-            "[senders]\ninternal = [\"*\"]\n[store]\npath = \"{dir}/state/posttls.db\"\n[link]\nkey_file = \"{dir}/key\"\nbase_url = \"http://x.test\"\n\
+            "[senders]\ninternal = [\"*\"]\n[limits]\nfirst = 100\nper_sender_hour = 10000\n[store]\npath = \"{dir}/state/posttls.db\"\n[link]\nkey_file = \"{dir}/key\"\nbase_url = \"http://x.test\"\n\
              [notification]\nfrom_address = \"posttls@x.test\"\nadmin_contact = \"help\"\nsmtp_port = {port}\nsmtp_tls = \"none\"\n\
              smtp_timeout_seconds = {timeout}\n[log]\ntarget = \"{dir}/log\"\n{more}"
         );

@@ -8,17 +8,6 @@ use crate::address::Address;
 use crate::case::{Case, CaseId, CaseState, MessageKey, News, Recipient, RecipientState};
 use crate::postfix::QueueId;
 
-/// Who may send the notification of a case.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Claim {
-    /// The caller: nobody has, and nobody else will until the claim is too old.
-    Yours,
-    /// Nobody: it was sent.
-    Sent,
-    /// Another process is at it.
-    Elsewhere,
-}
-
 pub(super) const CASE_COLUMNS: &str = "id, queue_id, sender, arrival, subject, message_id, retry_until, state, opened_at, notified_at, source, asked, closed_at, closed_why, redacted_at";
 
 pub(super) fn case_of(row: &Row<'_>) -> rusqlite::Result<Case> {
@@ -49,62 +38,6 @@ pub(super) fn sender_column(key: &MessageKey) -> &str {
 }
 
 impl Store {
-    /// Claims the right to send the notification of `case`. A claim older than `stale_ms` milliseconds is taken for
-    /// that of a process that died.
-    ///
-    /// # Errors
-    /// When the store fails.
-    pub fn claim_notification(&self, case: CaseId, stale_ms: i64) -> Result<Claim, StoreError> {
-        self.write("cannot claim a notification", |tx| {
-            let now = now_ms();
-            let claimed = tx.prepare_cached(
-                "UPDATE cases SET claimed_at = ?2 WHERE id = ?1 AND notified_at IS NULL AND (claimed_at IS NULL OR claimed_at < ?3)",
-            )?.execute(params![case, now, now - stale_ms])?;
-            if claimed == 1 {
-                return Ok(Claim::Yours);
-            }
-            let sent = tx.query_row("SELECT notified_at IS NOT NULL FROM cases WHERE id = ?1", [case], |row| row.get(0))?;
-            Ok(if sent { Claim::Sent } else { Claim::Elsewhere })
-        })
-    }
-
-    /// Gives a claim back after the notification could not be sent, so that the next try need not wait.
-    ///
-    /// # Errors
-    /// When the store fails.
-    pub fn release_claim(&self, case: CaseId, why: &str) -> Result<(), StoreError> {
-        self.write("cannot give a claim back", |tx| {
-            tx.execute("UPDATE cases SET claimed_at = NULL WHERE id = ?1", [case])?;
-            record(tx, case, "", "not-notified", why)
-        })
-    }
-
-    /// Records that the sender's mail server took the notification. Without waiting for the disk: a power failure
-    /// in the next moment costs at most a second notification.
-    ///
-    /// # Errors
-    /// When the store fails.
-    pub fn mark_notified(&self, case: CaseId, to: &Address) -> Result<(), StoreError> {
-        self.read("cannot relax synchronous", |connection| {
-            connection.pragma_update(None, "synchronous", "NORMAL")
-        })?;
-        let result = self.write("cannot record a notification", |tx| {
-            tx.execute(
-                "UPDATE cases SET notified_at = ?2, claimed_at = NULL WHERE id = ?1",
-                params![case, now_ms()],
-            )?;
-            tx.execute(
-                "DELETE FROM owed WHERE news = 'stuck' AND recipient_id IN (SELECT id FROM recipients WHERE case_id = ?1)",
-                [case],
-            )?;
-            record(tx, case, "", "notified", &format!("<{to}>"))
-        });
-        self.read("cannot restore synchronous", |connection| {
-            connection.pragma_update(None, "synchronous", "FULL")
-        })?;
-        result
-    }
-
     /// The case with this number.
     ///
     /// # Errors

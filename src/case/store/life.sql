@@ -10,6 +10,8 @@ ALTER TABLE cases ADD COLUMN redacted_at INTEGER;                    -- personal
 UPDATE cases SET closed_why = 'unknown',
     closed_at = coalesce((SELECT max(at) FROM events WHERE case_id = cases.id AND what = 'closed'), opened_at)
 WHERE state = 'closed';
+ALTER TABLE cases ADD COLUMN told_at INTEGER;                        -- when the sender was last told that recipients wait
+ALTER TABLE cases DROP COLUMN claimed_at;                            -- the table letters has the claims
 CREATE INDEX cases_to_remind ON cases (remind_at) WHERE remind_at IS NOT NULL;
 CREATE INDEX cases_by_sender ON cases (sender, state, arrival);
 CREATE INDEX cases_by_opening ON cases (opened_at);

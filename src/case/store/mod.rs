@@ -11,10 +11,12 @@ mod consents;
 mod health;
 mod history;
 mod inbox;
+mod letters;
 mod mandatory;
 mod moves;
 mod news;
 mod remember;
+mod reminders;
 mod resolve;
 mod retention;
 mod senders;
@@ -30,18 +32,20 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, ToSql, Transaction, Transaction
 use rusqlite_migration::{M, Migrations};
 
 use super::{
-    Action, Actor, Asked, CaseId, CaseState, ConsentId, Failure, MoveStep, News, Outcome, Passage,
-    RecipientState, Scope, SenderId, Source,
+    Action, Actor, Asked, CaseId, CaseState, ConsentId, Failure, LetterKind, MoveStep, News,
+    Outcome, Passage, RecipientState, Scope, SenderId, Source,
 };
 
 pub use admission::{Admitted, NewCase, NewRecipient};
-pub use cases::Claim;
+pub use alerts::Alert;
 pub use consents::{Consent, NewConsent};
 pub use health::{Health, Integrity, Version};
 pub use history::{HistoryFilter, HistoryLine};
 pub use inbox::{Bulk, BulkDecided, BulkMark, CaseChoices, InboxSummary};
+pub use letters::{CLAIM_LIFE_MS, History, LetterClaim, LetterId, PastLetter, Receipt, Wanted};
 pub use mandatory::{Affected, Effect, Listing, MandatoryDomain};
 pub use moves::{Decided, Move, MoveId, MoveRecipient};
+pub use news::Owed;
 pub use remember::{Remember, Remembered};
 pub use retention::Forgotten;
 pub use statistics::{DomainCount, Moment, Statistics};
@@ -317,6 +321,7 @@ text_column!(
     Asked,
     CaseState,
     Failure,
+    LetterKind,
     MoveStep,
     News,
     Outcome,

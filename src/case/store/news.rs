@@ -3,8 +3,113 @@
 
 use rusqlite::{Transaction, params};
 
-use super::now_ms;
-use crate::case::News;
+use super::{Store, StoreError, now_ms, record};
+use crate::address::Address;
+use crate::case::{CaseId, ConsentId, News};
+
+/// A piece of news that somebody is still to be told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Owed {
+    /// The recipient's number.
+    pub recipient: i64,
+    /// The recipient's case.
+    pub case: CaseId,
+    /// What.
+    pub news: News,
+    /// Since when, in Unix milliseconds.
+    pub since: i64,
+    /// The recipient's address.
+    pub address: Address,
+    /// The remembered choice behind it.
+    pub consent: Option<ConsentId>,
+}
+
+impl Store {
+    /// Senders who are owed anything, in the order of the alphabet. Costs as many steps as there are senders, not rows.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub fn senders_owed(&self) -> Result<Vec<Address>, StoreError> {
+        self.read("cannot look for news", |connection| {
+            connection
+                .prepare_cached(
+                    "WITH RECURSIVE one (sender) AS (SELECT min(sender) FROM owed UNION ALL
+                     SELECT (SELECT min(sender) FROM owed WHERE sender > one.sender) FROM one WHERE one.sender IS NOT NULL)
+                     SELECT sender FROM one WHERE sender IS NOT NULL",
+                )?
+                .query_map([], |row| row.get(0))?
+                .collect()
+        })
+    }
+
+    /// What a sender is owed, the oldest first. News of a case that a notice announced, and that the sender has not
+    /// heard of, are left out while they are younger than `hook_ms` milliseconds: the hook is about to tell them.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub fn owed_to(&self, sender: &Address, hook_ms: i64) -> Result<Vec<Owed>, StoreError> {
+        self.read("cannot read news", |connection| {
+            connection
+                .prepare_cached(
+                    "SELECT o.recipient_id, r.case_id, o.news, o.since, r.address,
+                       (SELECT max(d.consent_id) FROM decisions d WHERE d.recipient_id = r.id AND d.action <> 'keep')
+                     FROM owed o JOIN recipients r ON r.id = o.recipient_id JOIN cases c ON c.id = r.case_id
+                     WHERE o.sender = ?1 AND (o.news <> 'stuck' OR o.since <= ?2 OR c.source <> 'notice'
+                                              OR c.notified_at IS NOT NULL)
+                     ORDER BY o.since, o.recipient_id",
+                )?
+                .query_map(params![sender, now_ms() - hook_ms], |row| {
+                    Ok(Owed {
+                        recipient: row.get(0)?,
+                        case: row.get(1)?,
+                        news: row.get(2)?,
+                        since: row.get(3)?,
+                        address: row.get(4)?,
+                        consent: row.get(5)?,
+                    })
+                })?
+                .collect()
+        })
+    }
+
+    /// What the sender is owed about one case, that recipients wait.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub fn owed_about(&self, case: CaseId) -> Result<Vec<(i64, News)>, StoreError> {
+        self.read("cannot read news", |connection| {
+            connection
+                .prepare_cached(
+                    "SELECT r.id, o.news FROM recipients r JOIN owed o ON o.recipient_id = r.id AND o.news = 'stuck'
+                     WHERE r.case_id = ?1",
+                )?
+                .query_map([case], |row| Ok((row.get(0)?, row.get(1)?)))?
+                .collect()
+        })
+    }
+
+    /// Gives news up that nobody can or need be told. `why` goes into the histories of their cases, unless it is empty.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub fn drop_news(&self, dropped: &[&Owed], why: &str) -> Result<(), StoreError> {
+        self.write("cannot give news up", |tx| {
+            for owed in dropped {
+                if forget(tx, owed.recipient, owed.news)? && !why.is_empty() {
+                    let detail = format!("{}: {why}", owed.news);
+                    record(
+                        tx,
+                        owed.case,
+                        owed.address.as_str(),
+                        "not-notified",
+                        &detail,
+                    )?;
+                }
+            }
+            Ok(())
+        })
+    }
+}
 
 /// Owes the sender of the recipient's message some news.
 pub(super) fn owe(tx: &Transaction<'_>, recipient: i64, news: News) -> rusqlite::Result<()> {
@@ -26,7 +131,8 @@ pub(super) fn owe_if_told(
 ) -> rusqlite::Result<()> {
     let told = tx
         .prepare_cached(
-            "SELECT c.notified_at IS NOT NULL FROM recipients r JOIN cases c ON c.id = r.case_id WHERE r.id = ?1",
+            "SELECT c.notified_at IS NOT NULL AND r.failure NOT IN ('not-tls', 'local-fault')
+             FROM recipients r JOIN cases c ON c.id = r.case_id WHERE r.id = ?1",
         )?
         .query_row([recipient], |row| row.get(0))?;
     if told {

@@ -50,7 +50,26 @@ fn closed_case(store: &Store, queue_id: &str, sender: Option<&str>) -> CaseId {
         })
         .unwrap()
         .case;
-    store.mark_notified(case, &address(SENDER)).unwrap();
+    let wanted = Wanted {
+        sender: &address(SENDER),
+        case: Some(case),
+        kind: LetterKind::Notification,
+        period_ms: 0,
+        hook_ms: 0,
+    };
+    let LetterClaim::Yours(letter) = store
+        .claim_letter(&wanted, |_, _| Ok::<(), ()>(()))
+        .unwrap()
+    else {
+        panic!("a claim");
+    };
+    let receipt = Receipt {
+        told: vec![(case, None)],
+        ..Receipt::default()
+    };
+    store
+        .letter_sent(letter, &address(SENDER), &receipt)
+        .unwrap();
     let choices: Vec<_> = store
         .recipients(case)
         .unwrap()

@@ -117,26 +117,6 @@ fn a_decision_about_a_stranger_records_nothing() {
 }
 
 #[test]
-fn one_process_at_a_time_writes_to_the_sender() {
-    let (_directory, store) = store();
-    let case = store.admit(&new_case("ABCDEF1", 100)).unwrap().case;
-    let claim = |stale| store.claim_notification(case, stale).unwrap();
-    assert_eq!(claim(10_000), Claim::Yours);
-    assert_eq!(claim(10_000), Claim::Elsewhere);
-    assert_eq!(
-        claim(-1),
-        Claim::Yours,
-        "a claim that is too old is nobody's"
-    );
-    store.release_claim(case, "SMTP down").unwrap();
-    assert_eq!(claim(10_000), Claim::Yours);
-    store
-        .mark_notified(case, &"a@b.test".parse().unwrap())
-        .unwrap();
-    assert_eq!(claim(10_000), Claim::Sent);
-}
-
-#[test]
 fn history_is_only_added_to() {
     let (_directory, store) = store();
     let case = store.admit(&new_case("ABCDEF1", 100)).unwrap().case;

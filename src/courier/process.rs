@@ -1,0 +1,88 @@
+//! The courier's process: it ticks until its mover closes standard input, and ends rather than hang.
+
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::thread;
+use std::time::Duration;
+
+use log::{error, info};
+
+use super::due::Rounds;
+use super::writer::{Trouble, Writer};
+use crate::case::store::{CLAIM_LIFE_MS, Store, StoreError, now_ms};
+use crate::config::{Config, ConfigError};
+use crate::logging;
+
+/// Between two looks at what is due.
+const TICK: Duration = Duration::from_secs(1);
+/// A round that takes longer hangs in one mail: end, before the claim of that mail is taken for that of a dead process.
+const HANGS_MS: i64 = CLAIM_LIFE_MS - 30_000;
+
+/// Why the courier can't work.
+#[derive(Debug, thiserror::Error)]
+pub enum CourierError {
+    /// The configuration is wrong.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The store can't be used.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The link key or a template can't be read.
+    #[error(transparent)]
+    Trouble(#[from] Trouble),
+}
+
+/// Runs until standard input ends: then a mail under way is finished, and no other begun.
+///
+/// # Errors
+/// When it can't begin, or the store fails: the mover then starts another one, which opens the store anew.
+pub fn run(config_path: &Path) -> Result<(), CourierError> {
+    let config = Config::load(config_path)?;
+    logging::start("posttls/courier", &config.log.target);
+    let store = Store::open(&config.store.path, false)?;
+    let writer = Writer::new(&store, &config)?;
+    let ended = Arc::new(AtomicBool::new(false));
+    let (tell, events) = channel::<()>();
+    let flag = Arc::clone(&ended);
+    thread::spawn(move || {
+        until_closed(io::stdin());
+        flag.store(true, Ordering::SeqCst);
+        drop(tell);
+    });
+    let busy_since = Arc::new(AtomicI64::new(0));
+    let watched = Arc::clone(&busy_since);
+    thread::spawn(move || {
+        loop {
+            thread::sleep(TICK);
+            let since = watched.load(Ordering::SeqCst);
+            if since != 0 && now_ms() - since > HANGS_MS {
+                error!(
+                    "gave up after {} s; what is owed is sent by the next courier",
+                    HANGS_MS / 1000
+                );
+                std::process::exit(75);
+            }
+        }
+    });
+    let mut rounds = Rounds::new(writer, &ended, &busy_since);
+    info!("started");
+    loop {
+        rounds.tick()?;
+        match events.recv_timeout(TICK) {
+            Err(RecvTimeoutError::Timeout) => {}
+            Ok(()) | Err(RecvTimeoutError::Disconnected) => break,
+        }
+    }
+    info!("ended");
+    Ok(())
+}
+
+/// Reads to the end, whatever comes.
+fn until_closed(mut input: impl io::Read) {
+    let mut buffer = [0; 64];
+    // An error means that nobody is there any more, too.
+    while input.read(&mut buffer).is_ok_and(|count| count > 0) {}
+}

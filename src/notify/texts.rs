@@ -1,0 +1,237 @@
+//! The sentences of the mails, from the catalogue of a language (pure).
+//!
+//! A catalogue is a tree of texts; a text is named by its path, with dots. `{name}` in it is filled in once: what is
+//! filled in is never looked through for more.
+
+use std::collections::BTreeMap;
+use std::sync::OnceLock;
+
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
+
+use crate::case::Failure;
+use crate::language::Language;
+
+/// The texts of one language.
+#[derive(Debug, Default)]
+pub struct Texts {
+    texts: BTreeMap<String, String>,
+    lists: BTreeMap<String, Vec<String>>,
+}
+
+/// A text that can't be had.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum TextError {
+    /// No catalogue has it.
+    #[error("there is no text {0:?} in the catalogue")]
+    Missing(String),
+    /// It needs a value that was not given.
+    #[error("the text {key:?} needs a value for {{{name}}}")]
+    Value {
+        /// Its name.
+        key: String,
+        /// What is missing.
+        name: String,
+    },
+}
+
+impl Texts {
+    /// The texts of a language, read once in the life of this process.
+    pub fn of(language: Language) -> &'static Self {
+        static ALL: OnceLock<Vec<Texts>> = OnceLock::new();
+        let all = ALL.get_or_init(|| Language::all().map(Self::read).collect());
+        let place = Language::all().position(|one| one == language);
+        &all[place.unwrap_or(0)]
+    }
+
+    /// What is wrong with a built-in catalogue is found by the tests.
+    fn read(language: Language) -> Self {
+        let table: toml::Table = toml::from_str(language.catalogue()).unwrap_or_default();
+        let mut texts = Self::default();
+        texts.add("", &table);
+        texts
+    }
+
+    fn add(&mut self, above: &str, table: &toml::Table) {
+        for (key, value) in table {
+            let path = format!("{above}{key}");
+            match value {
+                toml::Value::Table(below) => self.add(&format!("{path}."), below),
+                toml::Value::String(text) => drop(self.texts.insert(path, text.clone())),
+                toml::Value::Array(items) => {
+                    let items = items.iter().filter_map(|item| item.as_str());
+                    self.lists.insert(path, items.map(str::to_owned).collect());
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// A text with its values filled in. A value `n` chooses between "one" and "other", where the text has both.
+    ///
+    /// # Errors
+    /// When there is no such text, or it needs a value that is not given.
+    pub fn text(&self, key: &str, values: &[(&str, &str)]) -> Result<String, TextError> {
+        let given = |name: &str| {
+            values
+                .iter()
+                .find(|(known, _)| *known == name)
+                .map(|one| one.1)
+        };
+        let number = if given("n") == Some("1") {
+            "one"
+        } else {
+            "other"
+        };
+        let pattern = self
+            .texts
+            .get(key)
+            .or_else(|| self.texts.get(&format!("{key}.{number}")))
+            .ok_or_else(|| TextError::Missing(key.to_owned()))?;
+        let mut filled = String::with_capacity(pattern.len() + 80);
+        let mut rest = pattern.as_str();
+        while let Some((before, after)) = rest.split_once('{') {
+            filled.push_str(before);
+            let (name, after) = after.split_once('}').unwrap_or((after, ""));
+            filled.push_str(given(name).ok_or_else(|| TextError::Value {
+                key: key.to_owned(),
+                name: name.to_owned(),
+            })?);
+            rest = after;
+        }
+        filled.push_str(rest);
+        Ok(filled)
+    }
+
+    /// The reason in words for people who don't run mail servers.
+    ///
+    /// # Errors
+    /// When the catalogue lacks it.
+    pub fn reason(&self, failure: Failure) -> Result<String, TextError> {
+        self.text(&format!("reason.{failure}"), &[])
+    }
+
+    /// A moment, in Unix seconds, as people read it; in the time zone of this system.
+    ///
+    /// # Errors
+    /// When the catalogue lacks it.
+    pub fn moment(&self, seconds: i64) -> Result<String, TextError> {
+        let zoned = Timestamp::from_second(seconds)
+            .unwrap_or_default()
+            .to_zoned(TimeZone::system());
+        let of = |list: &str, place: i8| {
+            let items = self.lists.get(list);
+            items
+                .and_then(|items| items.get(usize::try_from(place).ok()?))
+                .map(String::as_str)
+                .ok_or_else(|| TextError::Missing(list.to_owned()))
+        };
+        self.text(
+            "moment.format",
+            &[
+                (
+                    "weekday",
+                    of("moment.weekdays", zoned.weekday().to_monday_zero_offset())?,
+                ),
+                ("day", &zoned.day().to_string()),
+                ("month", of("moment.months", zoned.month() - 1)?),
+                ("year", &zoned.year().to_string()),
+                ("time", &zoned.strftime("%H:%M").to_string()),
+                ("zone", &zoned.strftime("%Z").to_string()),
+            ],
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    fn placeholders(text: &str) -> BTreeSet<&str> {
+        text.split('{')
+            .skip(1)
+            .map(|rest| rest.split('}').next().unwrap())
+            .collect()
+    }
+
+    #[test]
+    fn no_catalogue_lacks_a_text_or_a_placeholder() {
+        let first = Texts::of(Language::all().next().unwrap());
+        assert!(first.texts.len() > 80, "{}", first.texts.len());
+        for language in Language::all() {
+            toml::from_str::<toml::Table>(language.catalogue()).unwrap();
+            let texts = Texts::of(language);
+            assert_eq!(texts.text("lang", &[]).unwrap(), language.code());
+            let keys = |texts: &Texts| texts.texts.keys().cloned().collect::<BTreeSet<_>>();
+            assert_eq!(keys(texts), keys(first), "{language}");
+            for (key, text) in &texts.texts {
+                assert_eq!(
+                    placeholders(text),
+                    placeholders(&first.texts[key]),
+                    "{language}: {key}"
+                );
+                assert!(!text.trim().is_empty(), "{language}: {key}");
+                assert!(
+                    !text.contains(['<', '>', '&', '\n']),
+                    "{language}: {key}: no markup"
+                );
+            }
+            assert_eq!(texts.lists["moment.weekdays"].len(), 7, "{language}");
+            assert_eq!(texts.lists["moment.months"].len(), 12, "{language}");
+            for failure in Failure::ALL {
+                texts.reason(*failure).unwrap();
+            }
+            for kind in crate::case::alert::Kind::ALL {
+                for about in ["what", "advice"] {
+                    texts
+                        .text(&format!("alert.{about}.{}", kind.as_str()), &[])
+                        .unwrap();
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn values_are_filled_in_once() {
+        let texts = Texts::of("en".parse().unwrap());
+        let subject = texts.text("notification.subject", &[("subject", "{n} {subject} }{")]);
+        assert_eq!(subject.unwrap(), "Not sent yet: {n} {subject} }{");
+        let text = |n: &str| texts.text("digest.more", &[("n", n)]).unwrap();
+        assert_eq!(text("1"), "One more message is on the page.");
+        assert_eq!(text("2"), "2 more messages are on the page.");
+        assert_eq!(
+            texts.text("nothing", &[]),
+            Err(TextError::Missing("nothing".to_owned()))
+        );
+        assert!(matches!(
+            texts.text("notification.subject", &[]),
+            Err(TextError::Value { .. })
+        ));
+    }
+
+    #[test]
+    fn moments_are_in_the_language() {
+        let moment = |code: &str| {
+            Texts::of(code.parse().unwrap())
+                .moment(1_795_000_000)
+                .unwrap()
+        };
+        let zone = TimeZone::system();
+        let zoned = Timestamp::from_second(1_795_000_000)
+            .unwrap()
+            .to_zoned(zone);
+        let day = zoned.day();
+        assert!(
+            moment("en").contains(&format!(", {day} November 2026, ")),
+            "{}",
+            moment("en")
+        );
+        assert!(
+            moment("de").contains(&format!(", {day}. November 2026, ")),
+            "{}",
+            moment("de")
+        );
+        assert!(moment("de").contains(" Uhr ("), "{}", moment("de"));
+    }
+}
