@@ -24,6 +24,7 @@ pub mod admin;
 pub mod case;
 pub mod config;
 pub mod domain;
+pub mod ear;
 pub mod exit;
 pub mod httpd;
 pub mod intake;

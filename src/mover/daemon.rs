@@ -15,7 +15,7 @@ use signal_hook::iterator::Signals;
 use super::control::{self, ControlError};
 use super::engine::{Engine, Progress};
 use super::supervise::Supervisor;
-use super::{Desk, MoveError};
+use super::{Desk, Lookout, MoveError};
 use crate::case::CaseId;
 use crate::case::store::{MoveId, Store, StoreError};
 use crate::config::{Config, ConfigError};
@@ -134,6 +134,7 @@ pub fn run(config_path: &Path) -> Result<(), DaemonError> {
         keys,
         wait,
     ));
+    Lookout::start(&engine);
     // What a crash has left undone comes before any new decision.
     let mut retries = Retries::default();
     retries.run(&store, &desk);

@@ -227,7 +227,7 @@ impl Desk {
             .pair()
             .map_err(MoveError::from)
             .and_then(|pair| source::sight(&pair.encrypt, &case.key));
-        Ok(match seen {
+        let found = match seen {
             Ok((Sighting::Gone, _)) => open
                 .iter()
                 .map(|recipient| (recipient.id, RecipientState::Gone))
@@ -239,7 +239,18 @@ impl Desk {
                 warn!("{error}");
                 Vec::new()
             }
-        })
+        };
+        if found.is_empty() {
+            return Ok(found);
+        }
+        // The lookout may have seen how it came to this: what it records counts.
+        self.engine.lookout().pump();
+        let now = self.store.recipients(case.id)?;
+        let still_open = |id: i64| now.iter().any(|one| one.id == id && one.state.is_open());
+        Ok(found
+            .into_iter()
+            .filter(|(id, _)| still_open(*id))
+            .collect())
     }
 
     /// Records what has left the queue by itself, so that cases come to an end.

@@ -9,6 +9,7 @@ mod copy;
 mod daemon;
 mod desk;
 mod engine;
+mod lookout;
 mod recovery;
 mod source;
 mod steps;
@@ -26,6 +27,7 @@ use crate::postfix::{Queue, QueueId};
 pub use daemon::{DaemonError, run};
 pub use desk::{Desk, DeskError};
 pub use engine::{Engine, Progress};
+pub use lookout::Lookout;
 
 /// Why a move did not come to its end. Whatever it is, the decision is recorded and the move is tried again.
 #[derive(Debug, thiserror::Error)]
@@ -70,6 +72,9 @@ pub enum MoveError {
         /// What is wrong, and where.
         source: QueueFileError,
     },
+    /// A watched queue file is not understood.
+    #[error("a message that is watched: {0}; look at it with postcat")]
+    Unread(QueueFileError),
     /// The queue is not laid out as the settings say.
     #[error(
         "{queue_id}: its file lies where hash_queue_names and hash_queue_depth do not put it: `postfix -c {config_dir} reload` puts it right"

@@ -268,6 +268,27 @@ impl Instance {
         Ok(None)
     }
 
+    /// How long the instance keeps trying before it returns a message, in seconds (postconf(5),
+    /// `maximal_queue_lifetime` and `bounce_queue_lifetime`), as it is set now.
+    ///
+    /// # Errors
+    /// When `postconf` fails, or a setting is no time.
+    pub fn queue_lifetime(&self, null_sender: bool) -> Result<i64, PostfixError> {
+        let name = if null_sender {
+            "bounce_queue_lifetime"
+        } else {
+            "maximal_queue_lifetime"
+        };
+        let output = run(program("postconf", &self.config_dir).args(["-xh", name]))?;
+        let value = String::from_utf8_lossy(&output.stdout).trim().to_owned();
+        seconds(&value).ok_or_else(|| PostfixError::Setting {
+            config_dir: self.config_dir.clone(),
+            name,
+            value,
+            expected: "must be a time such as 5d",
+        })
+    }
+
     /// Puts the message on hold if it is in the deferred queue, and only then: `postsuper -h QUEUE_ID deferred`.
     /// A message in the active queue is left alone, because the queue manager still has its recipients in memory.
     /// Returns whether it is on hold now.
@@ -371,6 +392,20 @@ impl Instance {
         let path = self.command_directory.join(name);
         program(&path.to_string_lossy(), &self.config_dir)
     }
+}
+
+/// A time as postconf(5) has it, in seconds; days when no unit is given, as is the rule for lifetimes.
+fn seconds(value: &str) -> Option<i64> {
+    let digits = value.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let unit = match value[digits.len()..].to_ascii_lowercase().as_str() {
+        "s" => 1,
+        "m" => 60,
+        "h" => 3600,
+        "d" | "" => 86_400,
+        "w" => 604_800,
+        _ => return None,
+    };
+    digits.trim().parse::<i64>().ok()?.checked_mul(unit)
 }
 
 /// A command that did what it should, whatever it says.

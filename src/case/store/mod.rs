@@ -11,6 +11,7 @@ mod consents;
 mod mandatory;
 mod moves;
 mod news;
+mod passages;
 mod senders;
 
 use std::path::{Path, PathBuf};
@@ -28,10 +29,11 @@ use super::{
 };
 
 pub use admission::{Admitted, NewCase, NewRecipient};
-pub use cases::Claim;
+pub use cases::{Claim, Ending};
 pub use consents::{Consent, NewConsent};
 pub use mandatory::MandatoryDomain;
 pub use moves::{Decided, Move, MoveId, MoveRecipient};
+pub use passages::{Arrival, CopyUnderWay, Traveller};
 
 /// How long a statement waits for another process's transaction.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
