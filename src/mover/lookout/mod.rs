@@ -25,8 +25,8 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::inotify::{self, CreateFlags, ReadFlags};
 use rustix::io::Errno;
 
-use super::engine::{Engine, Pair};
 use super::MoveError;
+use super::engine::{Engine, Pair};
 use crate::case::store::{Store, StoreError};
 use crate::postfix::{Instance, QueueId};
 use file::{Log, Place, Watched};
