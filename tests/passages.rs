@@ -162,8 +162,7 @@ fn returned_by_the_server_removed_by_an_admin_and_not_delivered_in_time() {
     std::fs::write(recipients, "bob@plain.test 550 5.1.1 no such user\n").expect("a table");
     stage.reload(Instance::Mx);
     let queue_id = release(&stage, &["bob@plain.test"], "bounced");
-    let detail = passes(&stage, &queue_id, "bob@plain.test", "returned");
-    assert!(detail.contains("no such user"), "{detail}");
+    passes(&stage, &queue_id, "bob@plain.test", "returned");
 
     route_may(&stage, "refuse.test", "down.test");
     let queue_id = release(&stage, &["eve@refuse.test"], "removed");
@@ -268,9 +267,11 @@ fn an_ear_that_dies_after_the_last_reply_changes_nothing() {
 fn an_ear_that_dies_before_the_message_is_handed_over_delays_it_only() {
     for table in ["reply", "ehlo"] {
         let stage = Stage::new();
+        // In the sandbox the notification takes the same way.
+        let (queue_id, link) = stage.stuck(&["bob@plain.test"], table);
         let program = ear_that_dies_at(&stage, table);
         stage.reload(Instance::May);
-        let queue_id = release(&stage, &["bob@plain.test"], table);
+        assert_eq!(stage.post(&link, "action=send").status, 200);
         let detail = passes(&stage, &queue_id, "bob@plain.test", "deferred");
         assert!(detail.contains("local data error"), "{detail}");
         assert!(stage.arrivals("bob@plain.test").is_empty());

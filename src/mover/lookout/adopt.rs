@@ -16,7 +16,7 @@ use super::file::{Log, Watched};
 use super::{Lookout, NEW_CASES, Side, State, travel};
 use crate::case::{Case, CaseId, MessageKey};
 use crate::mover::engine::{Engine, Pair};
-use crate::mover::{MoveError, source};
+use crate::mover::{MoveError, copy, source};
 use crate::postfix::{Instance, Queue, QueueId, RecipientState};
 
 /// Between two looks at all cases, for those that were missed and those that are over.
@@ -58,7 +58,6 @@ impl Lookout {
     /// at all there are, and at the copies in the may instance, too.
     fn adopt(&self, pair: &Arc<Pair>, from: i64) -> Result<(), MoveError> {
         let cases = self.store.unfinished_since(from)?;
-        let mut state = self.lock();
         for case in &cases {
             let subject = Subject {
                 side: Side::Encrypt,
@@ -66,11 +65,10 @@ impl Lookout {
                 case: case.id,
                 key: &case.key,
             };
-            self.watch(&mut state, pair, &subject);
+            self.watch(&mut self.lock(), pair, &subject);
         }
         if from == 0 {
-            self.forget_finished(&mut state, &cases);
-            drop(state);
+            self.forget_finished(&mut self.lock(), &cases);
             self.adopt_copies(pair)?;
         }
         Ok(())
@@ -173,12 +171,19 @@ impl Lookout {
         Some(watched)
     }
 
-    /// Watches the directory of bounce or defer logs, if it is there: in a new hashed one the mark of the recipient
-    /// tells in time, as a rule.
+    /// Watches the directory in which a log of the message would appear: what is written there just before a message
+    /// leaves the queue is gone within milliseconds.
     fn watch_logs(&self, state: &mut State, instance: &Instance, subject: &Subject<'_>, log: Log) {
         let directory = instance.directory(log.as_str(), subject.id);
         if state.known_directories.contains(&directory) {
             return;
+        }
+        if let Err(error) = copy::make_hash_directory(instance, &directory) {
+            return warn!(
+                "{}: cannot make {}, so it may not be seen why the message leaves the queue: {error}",
+                subject.id,
+                directory.display()
+            );
         }
         let wanted = WatchFlags::CREATE | WatchFlags::DONT_FOLLOW | WatchFlags::ONLYDIR;
         if let Some(inotify) = &self.inotify

@@ -24,6 +24,7 @@ use log::{error, info, warn};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::inotify::{self, CreateFlags, ReadFlags};
 use rustix::io::Errno;
+use rustix::process::setpriority_process;
 
 use super::MoveError;
 use super::engine::{Engine, Pair};
@@ -33,6 +34,8 @@ use file::{Log, Place, Watched};
 
 /// Between two looks at the store for new cases.
 const NEW_CASES: Duration = Duration::from_millis(250);
+/// Nice value of the thread that must not be late.
+const PRIORITY: i32 = -10;
 /// Before what could not be recorded is tried again.
 const AFTER_ERROR: Duration = Duration::from_secs(1);
 /// Octets of events read at a time.
@@ -118,6 +121,9 @@ impl Lookout {
 
     fn gather_all(&self) {
         let Some(inotify) = &self.inotify else { return };
+        // This thread alone (nice is a thread's on Linux), which does next to nothing but must do it at once: a bounce
+        // log lasts some ten milliseconds. Without the privilege it is a little later on a busy machine.
+        let _ = setpriority_process(None, PRIORITY);
         loop {
             match poll(&mut [PollFd::new(inotify, PollFlags::IN)], None) {
                 Ok(_) => self.gather(),
