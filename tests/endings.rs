@@ -5,21 +5,6 @@ mod common;
 use common::Stage;
 use posttls::sandbox::Instance;
 
-/// Waits until the message is watched: a mark that Postfix makes before that is seen by nobody.
-fn watched(stage: &Stage, queue_id: &str) {
-    let itself = format!("/{queue_id}");
-    let pid = stage.sandbox.httpd_pid().expect("posttls-httpd runs");
-    stage.wait(&format!("{queue_id} to be watched"), || {
-        let files = std::fs::read_dir(format!("/proc/{pid}/fd")).ok()?;
-        let mut targets = files
-            .flatten()
-            .filter_map(|file| std::fs::read_link(file.path()).ok());
-        targets
-            .any(|target| target.to_string_lossy().ends_with(&itself))
-            .then_some(())
-    });
-}
-
 fn detail(stage: &Stage, queue_id: &str, what: &str) -> String {
     let case = stage.case(queue_id);
     let mut events = case["events"].as_array().into_iter().flatten();
@@ -41,7 +26,7 @@ fn closed(stage: &Stage, queue_id: &str, why: &str) {
 fn delivered_after_all_to_the_only_recipient() {
     let stage = Stage::new();
     let (queue_id, _) = stage.stuck(&["bob@plain.test"], "late");
-    watched(&stage, &queue_id);
+    stage.watched(&queue_id);
     stage.route("plain.test", "tls.test");
     stage.flush(&queue_id);
     closed(&stage, &queue_id, "delivered");
@@ -60,8 +45,8 @@ fn bounced_by_the_server_one_alone_and_one_of_two() {
     stage.add_domain("other.test", "plain.test");
     let (alone, _) = stage.stuck(&["nouser@new.test"], "alone");
     let (both, _) = stage.stuck(&["nouser@new.test", "bob@other.test"], "both");
-    watched(&stage, &alone);
-    watched(&stage, &both);
+    stage.watched(&alone);
+    stage.watched(&both);
     std::fs::write(
         stage.sandbox.config_dir(Instance::Mx).join("recipients"),
         "nouser@new.test 550 5.1.1 no such user\n",
@@ -106,7 +91,7 @@ fn removed_by_an_admin_from_the_deferred_queue_and_from_hold() {
     let (first, _) = stage.stuck(&["bob@plain.test"], "first");
     let (second, _) = stage.stuck(&["eve@refuse.test"], "second");
     for queue_id in [&first, &second] {
-        watched(&stage, queue_id);
+        stage.watched(queue_id);
         stage.in_queue(queue_id, "deferred");
     }
     stage.run("postsuper", Instance::Encrypt, &["-d", &first]);
@@ -120,7 +105,7 @@ fn removed_by_an_admin_from_the_deferred_queue_and_from_hold() {
 fn not_delivered_in_time() {
     let stage = Stage::new();
     let (queue_id, _) = stage.stuck(&["bob@plain.test", "eve@refuse.test"], "expired");
-    watched(&stage, &queue_id);
+    stage.watched(&queue_id);
     let settings = "maximal_queue_lifetime=1s";
     stage.run("postconf", Instance::Encrypt, &["-e", settings]);
     stage.reload(Instance::Encrypt);
@@ -134,7 +119,7 @@ fn not_delivered_in_time() {
 fn taken_in_anew_under_another_queue_id() {
     let stage = Stage::new();
     let (queue_id, _) = stage.stuck(&["bob@plain.test"], "anew");
-    watched(&stage, &queue_id);
+    stage.watched(&queue_id);
     stage.in_queue(&queue_id, "deferred");
     stage.run("postsuper", Instance::Encrypt, &["-r", &queue_id]);
     closed(&stage, &queue_id, "gone");
@@ -157,7 +142,7 @@ fn many_messages_end_in_all_ways_and_each_is_known() {
         .collect();
     let all: Vec<&str> = to.iter().map(String::as_str).collect();
     let (queue_id, _) = stage.stuck(&all, "fifty");
-    watched(&stage, &queue_id);
+    stage.watched(&queue_id);
     let table: String = to
         .iter()
         .filter(|one| one.starts_with("nouser"))

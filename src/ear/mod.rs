@@ -103,7 +103,7 @@ fn serve(notes: Option<&Notes>) -> io::Result<()> {
             Err(error) => return Err(error),
         };
         queries.add(&buffer[..count]);
-        while let Some(query) = queries.next()? {
+        while let Some(query) = queries.take()? {
             if let (Some(client), Some(notes), Some(question)) =
                 (client, notes, Question::read(&query))
             {

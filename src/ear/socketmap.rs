@@ -26,7 +26,7 @@ impl Queries {
     ///
     /// # Errors
     /// When what came is no netstring, or a longer one than smtp(8) sends.
-    pub fn next(&mut self) -> io::Result<Option<Vec<u8>>> {
+    pub fn take(&mut self) -> io::Result<Option<Vec<u8>>> {
         let wrong = || io::Error::new(io::ErrorKind::InvalidData, "this is no socketmap question");
         let Some(colon) = self
             .pending
@@ -72,7 +72,7 @@ mod tests {
             let mut found = Vec::new();
             for piece in wire.chunks(size) {
                 queries.add(piece);
-                while let Some(query) = queries.next().unwrap() {
+                while let Some(query) = queries.take().unwrap() {
                     found.push(String::from_utf8(query).unwrap());
                 }
             }
@@ -85,7 +85,7 @@ mod tests {
         for wire in ["x:", "3:abcd", "1234567", "999999:", "-1:", "+1:a,", ":,"] {
             let mut queries = Queries::default();
             queries.add(wire.as_bytes());
-            assert!(queries.next().is_err(), "{wire}");
+            assert!(queries.take().is_err(), "{wire}");
         }
     }
 
@@ -95,7 +95,7 @@ mod tests {
             let mut queries = Queries::default();
             for piece in pieces {
                 queries.add(&piece);
-                while let Ok(Some(_)) = queries.next() {}
+                while let Ok(Some(_)) = queries.take() {}
             }
         }
     }
