@@ -1,4 +1,4 @@
-//! Exit codes: one table for all three programs (sysexits.h, as Postfix's src/global/sys_exits.c has it).
+//! Exit codes: one table for all programs (sysexits.h, as Postfix's src/global/sys_exits.c has it).
 
 use std::panic;
 use std::process::ExitCode;

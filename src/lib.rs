@@ -1,6 +1,7 @@
 //! PostTLS: lets Postfix refuse unencrypted delivery, and asks the sender when a server has no usable TLS.
 //!
-//! Three programs share this library, each process with a privilege of its own:
+//! Four programs share this library, each process with a privilege of its own (`posttls-ear`, in [`ear`], only listens to
+//! the may instance):
 //!
 //! ```text
 //! encrypt instance: defer service ── delay notice ──► posttls-pipe (notice::hook, user posttls)
@@ -26,6 +27,7 @@ pub mod case;
 pub mod config;
 pub mod courier;
 pub mod domain;
+pub mod ear;
 pub mod exit;
 pub mod httpd;
 pub mod intake;

@@ -1,4 +1,4 @@
-//! What the command lines of all three programs say about themselves.
+//! What the command lines of the programs say about themselves.
 
 use std::process::{Command, Output};
 

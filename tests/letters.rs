@@ -13,7 +13,7 @@ const ADMIN: (&str, &str, &str) = ("notification", "admin_address", "\"admin@sen
 fn who_writes_to_a_mandatory_domain_hears_what_was_deleted_and_what_to_do() {
     let stage = Stage::new();
     let domain = "plain.test".parse().unwrap();
-    assert!(stage.store().add_mandatory(&domain, "test").unwrap());
+    assert!(stage.store().add_mandatory(&domain, "test").unwrap().is_new);
     let queue_id = stage.send(&["bob@plain.test", "eve@refuse.test"], "secret");
     let told = stage.mail("Not sent: secret");
     assert!(
@@ -78,7 +78,7 @@ fn a_remembered_choice_that_was_used_is_told_with_a_link_to_revoke_it() {
 fn several_informations_within_a_window_are_one_mail() {
     let stage = Stage::new();
     let domain = "plain.test".parse().unwrap();
-    assert!(stage.store().add_mandatory(&domain, "test").unwrap());
+    assert!(stage.store().add_mandatory(&domain, "test").unwrap().is_new);
     stage.send(&["bob@plain.test"], "first");
     stage.mail("Not sent: first");
     for subject in ["second", "third"] {

@@ -11,14 +11,15 @@ use posttls::sandbox::Instance;
 fn a_click_after_postfix_delivered_all_changes_nothing() {
     let stage = Stage::new();
     let (queue_id, link) = stage.stuck(&["bob@plain.test"], "late");
+    stage.watched(&queue_id);
     stage.route("plain.test", "tls.test");
     stage.flush(&queue_id);
     assert!(came_over_tls(&stage.arrival("bob@plain.test")));
     stage.queues_are_empty();
     let answer = stage.post(&link, "action=send");
     assert_eq!(answer.status, 200, "{answer:?}");
-    assert!(answer.body.contains("no longer in the queue"), "{answer:?}");
-    assert_eq!(stage.states(&queue_id)["bob@plain.test"], "gone");
+    assert!(answer.body.contains("delivered securely"), "{answer:?}");
+    assert_eq!(stage.states(&queue_id)["bob@plain.test"], "delivered");
     assert_eq!(stage.case(&queue_id)["state"], "closed");
     stage.queues_are_empty();
     assert_eq!(stage.attempts("bob@plain.test"), 1);
@@ -52,6 +53,7 @@ fn click_during_a_delivery(form: &str) -> BTreeMap<String, String> {
     let stage = Stage::new();
     let to = ["bob@plain.test", "eve@slowplain.test"];
     let (queue_id, link) = stage.stuck(&to, "busy");
+    stage.watched(&queue_id);
     stage.in_queue(&queue_id, "deferred");
     // The server of eve learns TLS, and takes six seconds for a message.
     stage.route("slowplain.test", "slow.test");
@@ -68,6 +70,7 @@ fn click_during_a_delivery(form: &str) -> BTreeMap<String, String> {
     assert!(came_over_tls(&stage.arrival("eve@slowplain.test")));
     assert!(!came_over_tls(&stage.arrival("bob@plain.test")));
     stage.becomes(&queue_id, "bob@plain.test", "released");
+    stage.becomes(&queue_id, "eve@slowplain.test", "delivered");
     stage.queues_are_empty();
     assert_eq!(to.map(|recipient| stage.attempts(recipient)), [1, 1]);
     assert_eq!(to.map(|recipient| stage.arrivals(recipient).len()), [1, 1]);
@@ -77,8 +80,8 @@ fn click_during_a_delivery(form: &str) -> BTreeMap<String, String> {
 #[test]
 fn a_delivery_under_way_is_waited_for() {
     let states = click_during_a_delivery("action=send&recipient=bob%40plain.test");
-    // Nobody has asked for her since; the file is gone, so no more is known than this.
-    assert_eq!(states["eve@slowplain.test"], "open");
+    // Nobody has asked for her since, but the lookout has seen it.
+    assert_eq!(states["eve@slowplain.test"], "delivered");
 }
 
 #[test]

@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use super::{AdminError, Done, print, print_json};
 use crate::case::store::{Event, Store};
-use crate::case::{Asked, Case, CaseState, Recipient, Source};
+use crate::case::{Asked, Case, CaseState, Passage, Recipient, Source};
 use crate::config::Config;
 use crate::exit::Exit;
 use crate::postfix::QueueId;
@@ -137,6 +137,9 @@ pub(super) fn show(options: &CaseOptions, config: &Path) -> Done {
                 recipient.status,
                 text::readable(&recipient.detail, 200)
             );
+            if let Some(detail) = &recipient.passage_detail {
+                let _ = writeln!(out, "        may instance: {}", text::readable(detail, 200));
+            }
         }
         for event in events.iter().flatten() {
             let recipient = if event.recipient.is_empty() {
@@ -213,13 +216,26 @@ fn line(recipient: &Recipient) -> String {
     } else {
         ", may not go unencrypted"
     };
-    let passage = recipient
-        .passage
-        .map_or_else(String::new, |passage| format!(", may instance: {passage}"));
+    let passage = recipient.passage.map_or_else(String::new, |passage| {
+        let at = recipient.passage_at.map(clock).unwrap_or_default();
+        format!(", {} {at}", in_words(passage))
+    });
     format!(
-        "to=<{}>  {}, {}{passage}{note}",
+        "to=<{}>  {}, {}{note}{passage}",
         recipient.address, recipient.failure, recipient.state
     )
+}
+
+/// What the may instance did, for people.
+fn in_words(passage: Passage) -> &'static str {
+    match passage {
+        Passage::Encrypted => "sent over TLS after all",
+        Passage::Clear => "sent unencrypted",
+        Passage::Sent => "sent",
+        Passage::Deferred => "not sent yet",
+        Passage::Returned => "returned to the sender",
+        Passage::Removed => "removed from the may instance's queue",
+    }
 }
 
 /// A time in Unix milliseconds, in the time zone of this host.

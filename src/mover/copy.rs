@@ -100,7 +100,7 @@ fn name_of(file: &File) -> io::Result<QueueId> {
 }
 
 /// Postfix makes the hash directories of a queue only when it needs them.
-fn make_hash_directory(may: &Instance, directory: &Path) -> io::Result<()> {
+pub fn make_hash_directory(instance: &Instance, directory: &Path) -> io::Result<()> {
     if directory.is_dir() {
         return Ok(());
     }
@@ -112,9 +112,11 @@ fn make_hash_directory(may: &Instance, directory: &Path) -> io::Result<()> {
     }
     for path in missing.into_iter().rev() {
         match fs::DirBuilder::new().mode(0o700).create(path) {
-            Ok(()) => {
-                std::os::unix::fs::lchown(path, Some(may.mail_owner.uid), Some(may.mail_owner.gid))?
-            }
+            Ok(()) => std::os::unix::fs::lchown(
+                path,
+                Some(instance.mail_owner.uid),
+                Some(instance.mail_owner.gid),
+            )?,
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
             Err(error) => return Err(error),
         }

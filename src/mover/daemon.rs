@@ -12,6 +12,7 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use super::Desk;
+use super::Lookout;
 use super::control::{self, ControlError};
 use super::courier::CourierKeeper;
 use super::engine::Engine;
@@ -128,6 +129,7 @@ pub fn run(config_path: &Path) -> Result<(), DaemonError> {
         keys,
         &config,
     ));
+    Lookout::start(&engine);
     // What a crash has left undone comes before any new decision.
     let mut retries = Retries::default();
     retries.run(&store, &desk);

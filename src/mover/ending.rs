@@ -11,7 +11,7 @@ use super::engine::Engine;
 use super::late::{self, Log};
 use super::source::{self, Source};
 use super::{MoveError, Sighting};
-use crate::case::store::Store;
+use crate::case::store::{Store, StoreError};
 use crate::case::{Case, CaseState, Recipient, RecipientState};
 use crate::postfix::{Instance, deferrals};
 
@@ -31,15 +31,17 @@ pub enum Trace {
     NoMessage,
 }
 
-/// The state of a recipient that has left; `None` while it waits. Of what nobody saw only this is sure: it is gone; but
-/// Postfix returns what it could not deliver within the lifetime of the message, and nothing else ends then.
+/// The state of a recipient that has left, if the lookout did not see it leave; `None` while it waits. Of what nobody saw
+/// only this is sure: it is gone, as "delivered" and "returned" make the same mark; but Postfix returns what it could not
+/// deliver within the lifetime of the message, and nothing else ends then.
 pub fn judge(trace: Trace, expired: bool) -> Option<RecipientState> {
     match trace {
         Trace::Waiting => None,
         Trace::Done { bounced: true } => Some(RecipientState::Returned),
-        Trace::Done { bounced: false } => Some(RecipientState::Delivered),
         Trace::NoMessage if expired => Some(RecipientState::Returned),
-        Trace::NoMessage | Trace::Unlisted => Some(RecipientState::Gone),
+        Trace::Done { bounced: false } | Trace::NoMessage | Trace::Unlisted => {
+            Some(RecipientState::Gone)
+        }
     }
 }
 
@@ -66,7 +68,26 @@ pub fn look(
     }
     let pair = engine.pair()?;
     let (sighting, source) = source::sight(&pair.encrypt, &case.key)?;
-    ended(&pair.encrypt, case, &recipients, &sighting, source.as_ref())
+    let ended = ended(&pair.encrypt, case, &recipients, &sighting, source.as_ref())?;
+    Ok(unseen(store, engine, case, ended)?)
+}
+
+/// Of recipients that have left: those of which the lookout did not see how. What it records counts.
+///
+/// # Errors
+/// When the store fails.
+pub fn unseen(
+    store: &Store,
+    engine: &Engine,
+    case: &Case,
+    mut ended: Vec<(i64, RecipientState)>,
+) -> Result<Vec<(i64, RecipientState)>, StoreError> {
+    if !ended.is_empty() {
+        engine.lookout().pump();
+        let now = store.recipients(case.id)?;
+        ended.retain(|(id, _)| now.iter().any(|one| one.id == *id && waits(one)));
+    }
+    Ok(ended)
 }
 
 /// As [`look`], of a message that was found, or not.
@@ -160,8 +181,8 @@ mod tests {
             (Trace::Waiting, None, None),
             (
                 done(false),
-                Some(RecipientState::Delivered),
-                Some(RecipientState::Delivered),
+                Some(RecipientState::Gone),
+                Some(RecipientState::Gone),
             ),
             (
                 done(true),

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use log::info;
 
-use super::MoveError;
 use super::steps::Steps;
+use super::{Lookout, MoveError};
 use crate::case::store::{MoveId, Store};
 use crate::case::{CaseId, MoveStep};
 use crate::postfix::Instance;
@@ -34,6 +34,7 @@ pub struct Pair {
 /// Carries out moves. One a case at a time; different cases in parallel.
 pub struct Engine {
     store: Arc<Store>,
+    lookout: Arc<Lookout>,
     pair: RwLock<Arc<Pair>>,
     busy: Mutex<HashSet<CaseId>>,
     freed: Condvar,
@@ -60,11 +61,17 @@ impl Engine {
     /// An engine between these two instances.
     pub fn new(store: Arc<Store>, encrypt: Instance, may: Instance) -> Self {
         Self {
+            lookout: Arc::new(Lookout::new(Arc::clone(&store))),
             store,
             pair: RwLock::new(Arc::new(Pair { encrypt, may })),
             busy: Mutex::default(),
             freed: Condvar::new(),
         }
+    }
+
+    /// Who sees what becomes of messages.
+    pub fn lookout(&self) -> &Arc<Lookout> {
+        &self.lookout
     }
 
     /// The two instances with the settings that they have now: when a main.cf has changed it is read again. Limits and
@@ -138,6 +145,7 @@ impl Engine {
             encrypt: &pair.encrypt,
             may: &pair.may,
             key: &key,
+            expect: &|copy| self.lookout.expect(&pair, case, &key, copy),
         };
         loop {
             let journal = self

@@ -13,6 +13,7 @@ mod desk;
 mod ending;
 mod engine;
 mod late;
+mod lookout;
 mod recovery;
 mod retention;
 mod retries;
@@ -35,6 +36,7 @@ pub use census::{Census, CensusError, Go, Summary};
 pub use daemon::{DaemonError, run};
 pub use desk::{Desk, DeskError};
 pub use engine::{Engine, Progress};
+pub use lookout::Lookout;
 
 /// Why a move did not come to its end. Whatever it is, the decision is recorded and the move is tried again.
 #[derive(Debug, thiserror::Error)]
@@ -79,6 +81,9 @@ pub enum MoveError {
         /// What is wrong, and where.
         source: QueueFileError,
     },
+    /// A watched queue file is not understood.
+    #[error("a message that is watched: {0}; look at it with postcat")]
+    Unread(QueueFileError),
     /// The queue is not laid out as the settings say.
     #[error(
         "{queue_id}: its file lies where hash_queue_names and hash_queue_depth do not put it: `postfix -c {config_dir} reload` puts it right"

@@ -41,17 +41,8 @@ impl Source {
     }
 
     /// Offsets of the records of `address` that wait for delivery, and whether there are others that are done.
-    ///
-    /// The address comes from a notice, in which Postfix has put `?` for every octet that can't be printed
-    /// (src/util/printable.c); the records are compared in that form, too.
     pub fn records_of(&self, address: &Address) -> (Vec<u64>, bool) {
-        let exact = |recipient: &&Recipient| recipient.address.as_ref() == Some(address);
-        let shown = |recipient: &&Recipient| printable(&recipient.bytes) == address.as_str();
-        let all = &self.content.recipients;
-        let mut found: Vec<&Recipient> = all.iter().filter(exact).collect();
-        if found.is_empty() {
-            found = all.iter().filter(shown).collect();
-        }
+        let found = records(&self.content, address);
         let pending = found
             .iter()
             .filter(|one| one.state == RecipientState::Pending)
@@ -67,6 +58,21 @@ impl Source {
             .pending()
             .map(|recipient| recipient.offset)
             .collect()
+    }
+}
+
+/// The records of `address` in a queue file.
+///
+/// The address comes from a notice, in which Postfix has put `?` for every octet that can't be printed
+/// (src/util/printable.c); the records are compared in that form, too.
+pub fn records<'a>(content: &'a QueueFile, address: &Address) -> Vec<&'a Recipient> {
+    let exact = |recipient: &&Recipient| recipient.address.as_ref() == Some(address);
+    let shown = |recipient: &&Recipient| printable(&recipient.bytes) == address.as_str();
+    let found: Vec<&Recipient> = content.recipients.iter().filter(exact).collect();
+    if found.is_empty() {
+        content.recipients.iter().filter(shown).collect()
+    } else {
+        found
     }
 }
 

@@ -33,6 +33,8 @@ pub struct Steps<'a> {
     pub encrypt: &'a Instance,
     pub may: &'a Instance,
     pub key: &'a MessageKey,
+    /// Told of a copy before the may instance gets it.
+    pub expect: &'a dyn Fn(&QueueId),
 }
 
 /// What becomes of each recipient of the move, by number in the store.
@@ -229,6 +231,7 @@ impl Steps<'_> {
     /// did not have, and forget SMTPUTF8.
     pub fn hand_over(&self, journal: &Move) -> Result<Waits, MoveError> {
         if let Some(copy) = self.parse(journal.copy_name.as_deref())? {
+            (self.expect)(&copy);
             if self.may_holds(&copy)? {
                 self.may.release_hold(&copy)?;
                 fail_point!("move::requeued-unsaid");

@@ -17,7 +17,7 @@ use super::engine::Engine;
 use super::late::{self, Log};
 use super::{MoveError, Sighting, ending, source};
 use crate::case::store::{Store, StoreError};
-use crate::case::{Case, CaseId, CaseState, Recipient, Source};
+use crate::case::{Case, CaseId, CaseState, Recipient, RecipientState, Source};
 use crate::config::Config;
 use crate::intake;
 use crate::postfix::{Instance, Queue, QueueId};
@@ -165,7 +165,7 @@ impl Sweep {
         }
         let (sighting, source) = source::sight(instance, &case.key)?;
         let ended = ending::ended(instance, case, &recipients, &sighting, source.as_ref())?;
-        self.settle(case, &recipients, &ended)?;
+        self.settle(case, &recipients, ended)?;
         if let (Sighting::Queued(queue), Some(source)) = (sighting, source) {
             // What is on hold is an admin's matter, or ours in the middle of a move.
             if queue != Queue::Hold {
@@ -202,7 +202,7 @@ impl Sweep {
             }
             let ended = source::gone(instance, id)
                 .and_then(|gone| ending::ended(instance, case, &recipients, &gone, None))
-                .and_then(|ended| Ok(self.settle(case, &recipients, &ended)?));
+                .and_then(|ended| Ok(self.settle(case, &recipients, ended)?));
             match ended {
                 Ok(()) => drop(self.troubles.remove(&case.id)),
                 Err(error) => self.complain(case, error)?,
@@ -227,14 +227,15 @@ impl Sweep {
         &self,
         case: &Case,
         recipients: &[Recipient],
-        ended: &[(i64, crate::case::RecipientState)],
+        ended: Vec<(i64, RecipientState)>,
     ) -> Result<(), StoreError> {
+        let ended = ending::unseen(&self.store, &self.engine, case, ended)?;
         if ended.is_empty() {
             return Ok(());
         }
-        self.store.settle(case.id, ended)?;
+        self.store.settle(case.id, &ended)?;
         for (id, state) in ended {
-            if let Some(recipient) = recipients.iter().find(|known| known.id == *id) {
+            if let Some(recipient) = recipients.iter().find(|known| known.id == id) {
                 let (queue_id, to) = (&case.key.queue_id, &recipient.address);
                 info!("{queue_id}: to=<{to}>, has left the queue, status={state}");
             }

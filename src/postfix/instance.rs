@@ -188,6 +188,23 @@ impl Instance {
         self.stamp.is_some() && self.stamp == stamp(&self.config_dir)
     }
 
+    /// How long the instance keeps trying before it returns a message, in seconds, as it is set now.
+    ///
+    /// # Errors
+    /// When the settings can't be read.
+    pub fn queue_lifetime(&self, null_sender: bool) -> Result<i64, PostfixError> {
+        let lifetimes = if self.is_current() {
+            self.lifetimes
+        } else {
+            Self::load(&self.config_dir)?.lifetimes
+        };
+        Ok(if null_sender {
+            lifetimes.bounce
+        } else {
+            lifetimes.message
+        })
+    }
+
     /// Puts the message on hold if it is in the deferred queue, and only then: `postsuper -h QUEUE_ID deferred`.
     /// A message in the active queue is left alone, because the queue manager still has its recipients in memory.
     /// Returns whether it is on hold now.

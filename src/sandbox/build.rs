@@ -13,7 +13,7 @@ use super::process::{postfix_tool, run, run_silently};
 use super::{Instance, SandboxError, UpOptions};
 use crate::case::store::Store;
 
-const PROGRAMS: [&str; 3] = ["posttls", "posttls-pipe", "posttls-httpd"];
+const PROGRAMS: [&str; 4] = ["posttls", "posttls-pipe", "posttls-httpd", "posttls-ear"];
 
 /// The queue directory of an instance.
 pub(super) fn spool(options: &UpOptions, instance: Instance) -> PathBuf {

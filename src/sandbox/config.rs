@@ -24,6 +24,8 @@ pub(super) const ENCRYPT_FILES: &[(&str, &str)] = &[
 ];
 const ENCRYPT_MAIN: &str = include_str!("../../postfix-conf/encrypt-main.cf");
 const MAY_MAIN: &str = include_str!("../../postfix-conf/may-main.cf");
+const MAY_EAR: &str = include_str!("../../postfix-conf/may-ear.cf");
+const MAY_MASTER: &str = include_str!("../../postfix-conf/may-master.cf");
 const ENCRYPT_MASTER: &str = include_str!("../../master.cf.example");
 
 /// Services that every instance has. Nothing is chrooted. `defer` is missing: see [`master_cf`].
@@ -128,6 +130,9 @@ pub(super) fn main_cf(
                 "master_service_disable = inet\n",
                 "master_service_disable =\n",
             )?);
+            if options.ear {
+                text.push_str(MAY_EAR);
+            }
         }
         Instance::Mx => text.push_str(&mx_main_cf(place.config, options.mx_dialogue)),
     }
@@ -207,6 +212,7 @@ pub(super) fn master_cf(
         Instance::May => {
             writeln!(text, "127.0.0.1:{} inet n - n - - smtpd", ports.may).ok();
             text.push_str(DEFER);
+            text.push_str(&may_master(options, programs)?);
         }
         Instance::Mx => {
             text.push_str(DEFER);
@@ -261,6 +267,17 @@ fn encrypt_master(options: &UpOptions, programs: &Path) -> Result<String, Sandbo
         " /etc/posttls/posttls.toml ",
         &format!(" {}/posttls.toml ", options.dir.display()),
     )
+}
+
+fn may_master(options: &UpOptions, programs: &Path) -> Result<String, SandboxError> {
+    const FILE: &str = "may-master.cf";
+    let (user, group) = &options.pipe_user;
+    let account = format!("user={user}:{group}\n");
+    let program = format!("argv={}/posttls-ear ", programs.display());
+    let config = format!(" {}/posttls.toml\n", options.dir.display());
+    let text = replace(FILE, MAY_MASTER, "user=posttls\n", &account)?;
+    let text = replace(FILE, &text, "argv=/usr/local/bin/posttls-ear ", &program)?;
+    replace(FILE, &text, " /etc/posttls/posttls.toml\n", &config)
 }
 
 /// Sets a main.cf parameter, in place of an earlier setting with its continuation lines.

@@ -39,7 +39,7 @@ impl fmt::Display for Instance {
 pub struct UpOptions {
     /// Everything lives below this directory; made when missing.
     pub dir: PathBuf,
-    /// Where `posttls`, `posttls-pipe` and `posttls-httpd` are; default: beside the running program.
+    /// Where `posttls`, `posttls-pipe`, `posttls-httpd` and `posttls-ear` are; default: beside the running program.
     pub bin_dir: PathBuf,
     /// Start `posttls-httpd`, too; default: yes.
     pub httpd: bool,
@@ -63,6 +63,8 @@ pub struct UpOptions {
     pub posttls_toml: String,
     /// Environment of `posttls-httpd`, for instance `FAILPOINTS`.
     pub httpd_env: Vec<(String, String)>,
+    /// Wire posttls-ear into the may instance; default: yes.
+    pub ear: bool,
     /// Log every SMTP command that the mx sees; default: yes. Benchmarks turn it off.
     pub mx_dialogue: bool,
 }
@@ -88,6 +90,7 @@ impl UpOptions {
             main_cf: Vec::new(),
             posttls_toml: String::new(),
             httpd_env: Vec::new(),
+            ear: true,
             mx_dialogue: true,
         }
     }
@@ -150,6 +153,12 @@ impl UpOptions {
     /// Set an environment variable of `posttls-httpd`.
     pub fn httpd_env(mut self, name: &str, value: &str) -> Self {
         self.httpd_env.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// Wire posttls-ear into the may instance, or not.
+    pub fn ear(mut self, yes: bool) -> Self {
+        self.ear = yes;
         self
     }
 

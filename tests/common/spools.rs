@@ -61,6 +61,21 @@ impl Stage {
         });
     }
 
+    /// Waits until the mover watches the message: what Postfix does with it before that is seen by nobody.
+    pub fn watched(&self, queue_id: &str) {
+        let itself = format!("/{queue_id}");
+        let pid = self.sandbox.httpd_pid().expect("posttls-httpd runs");
+        self.wait(&format!("{queue_id} to be watched"), || {
+            let files = std::fs::read_dir(format!("/proc/{pid}/fd")).ok()?;
+            let mut targets = files
+                .flatten()
+                .filter_map(|file| std::fs::read_link(file.path()).ok());
+            targets
+                .any(|target| target.to_string_lossy().ends_with(&itself))
+                .then_some(())
+        });
+    }
+
     /// The number of each recipient in forms, by address.
     pub fn number(&self, queue_id: &str, recipient: &str) -> u64 {
         let case = self.case(queue_id);

@@ -2,6 +2,7 @@
 
 use rusqlite::{OptionalExtension as _, Row, Transaction, params};
 
+use super::consents::end_of_domain;
 use super::news::{forget, owe_if_told};
 use super::{Store, StoreError, now_ms, record};
 use crate::address::Address;
@@ -9,6 +10,17 @@ use crate::case::{Case, CaseId, CaseState, MessageKey, News, Recipient, Recipien
 use crate::postfix::QueueId;
 
 pub(super) const CASE_COLUMNS: &str = "id, queue_id, sender, arrival, subject, message_id, retry_until, state, opened_at, notified_at, source, asked, closed_at, closed_why, redacted_at";
+
+/// How a recipient left the queue without PostTLS.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ending {
+    /// Number in the store.
+    pub recipient: i64,
+    /// One of the states that [`RecipientState::has_left`].
+    pub state: RecipientState,
+    /// What was seen.
+    pub detail: String,
+}
 
 pub(super) fn case_of(row: &Row<'_>) -> rusqlite::Result<Case> {
     let sender: String = row.get(2)?;
@@ -128,28 +140,66 @@ impl Store {
     }
 
     /// Records what was seen in the queue: recipients that wait for no decision any more. Only recipients that are
-    /// still open or watched are touched, so that a decision made at the same moment stands.
+    /// still open or watched are touched, so that a decision made at the same moment stands, and of two who saw it the
+    /// first one counts.
     ///
     /// # Errors
     /// When the store fails.
     pub fn settle(&self, case: CaseId, seen: &[(i64, RecipientState)]) -> Result<(), StoreError> {
+        let endings: Vec<Ending> = seen
+            .iter()
+            .map(|(recipient, state)| Ending {
+                recipient: *recipient,
+                state: *state,
+                detail: "seen in the queue".to_owned(),
+            })
+            .collect();
+        self.end(case, &endings).map(drop)
+    }
+
+    /// As [`Store::settle`], with what was seen. Gives the numbers of the recipients that it changed.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub fn end(&self, case: CaseId, endings: &[Ending]) -> Result<Vec<i64>, StoreError> {
         self.write("cannot record what was seen in the queue", |tx| {
-            for (recipient, state) in seen {
+            let mut touched = Vec::new();
+            for Ending { recipient, state, detail } in endings {
                 let changed = tx
                     .prepare_cached(
                         "UPDATE recipients SET state = ?2 WHERE id = ?1 AND state IN ('open', 'kept', 'not-offered')",
                     )?
                     .execute(params![recipient, state])?;
                 if changed == 1 {
+                    touched.push(*recipient);
                     let address = address_of(tx, *recipient)?;
-                    record(tx, case, &address, state.as_str(), "seen in the queue")?;
+                    record(tx, case, &address, state.as_str(), detail)?;
                     let untold = forget(tx, *recipient, News::Stuck)?;
-                    if *state == RecipientState::Delivered && !untold {
-                        owe_if_told(tx, *recipient, News::Delivered)?;
+                    if *state == RecipientState::Delivered {
+                        end_of_domain(tx, case, &address)?;
+                        if !untold {
+                            owe_if_told(tx, *recipient, News::Delivered)?;
+                        }
                     }
                 }
             }
-            close_if_settled(tx, case)
+            close_if_settled(tx, case)?;
+            Ok(touched)
+        })
+    }
+
+    /// The cases that are open or watched, of those that were opened at this time or later (Unix milliseconds).
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub fn unfinished_since(&self, opened_at: i64) -> Result<Vec<Case>, StoreError> {
+        self.read("cannot list cases", |connection| {
+            connection
+                .prepare_cached(&format!(
+                    "SELECT {CASE_COLUMNS} FROM cases WHERE opened_at >= ?1 AND state <> 'closed' ORDER BY opened_at, id"
+                ))?
+                .query_map([opened_at], case_of)?
+                .collect()
         })
     }
 }

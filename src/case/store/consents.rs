@@ -3,9 +3,9 @@
 use rusqlite::{OptionalExtension as _, Row, Transaction, params};
 
 use super::remember::grant;
-use super::{Store, StoreError, now_ms};
+use super::{Store, StoreError, now_ms, record};
 use crate::address::Address;
-use crate::case::{ConsentId, Failure, Scope};
+use crate::case::{CaseId, ConsentId, Failure, Scope};
 use crate::domain::Domain;
 
 /// A choice about to be remembered.
@@ -184,5 +184,40 @@ pub(super) fn is_in_force(tx: &Transaction<'_>, id: ConsentId) -> rusqlite::Resu
 pub(super) fn count_use(tx: &Transaction<'_>, id: ConsentId) -> rusqlite::Result<()> {
     tx.prepare_cached("UPDATE consents SET uses = uses + 1, used_at = ?2 WHERE id = ?1")?
         .execute(params![id, now_ms()])?;
+    Ok(())
+}
+
+/// Ends the choices in force about the domain of `address`, or about an address in it: mail to it was just delivered
+/// over TLS, so their ground is gone. Recorded with the case of that mail.
+pub(super) fn end_of_domain(
+    tx: &Transaction<'_>,
+    case: CaseId,
+    address: &str,
+) -> rusqlite::Result<()> {
+    let domain_of = |address: &str| Domain::of(&address.parse().ok()?);
+    let Some(domain) = domain_of(address) else {
+        return Ok(());
+    };
+    let in_force: Vec<(ConsentId, Address, Scope, String)> = tx
+        .prepare_cached(
+            "SELECT id, sender, scope, target FROM consents WHERE ended_at IS NULL AND expires_at > ?1",
+        )?
+        .query_map([now_ms()], |row| {
+            Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?))
+        })?
+        .collect::<rusqlite::Result<_>>()?;
+    for (id, sender, scope, target) in in_force {
+        let concerned = match scope {
+            Scope::Domain => target == domain.as_str(),
+            Scope::Recipient => domain_of(&target).as_ref() == Some(&domain),
+        };
+        if concerned {
+            let why = format!("mail to {domain} was delivered over TLS");
+            tx.prepare_cached("UPDATE consents SET ended_at = ?2, ended_why = ?3 WHERE id = ?1")?
+                .execute(params![id, now_ms(), why])?;
+            let detail = format!("the choice of <{sender}> about {target}: {why}");
+            record(tx, case, address, "consent-ended", &detail)?;
+        }
+    }
     Ok(())
 }

@@ -102,3 +102,16 @@ WHEN NEW.id <> OLD.id OR NEW.at <> OLD.at OR NEW.case_id IS NOT OLD.case_id OR N
     OR NEW.queue_id <> OLD.queue_id OR NEW.recipient <> '' OR NEW.detail <> ''
 BEGIN SELECT RAISE(ABORT, 'events are append-only'); END;
 CREATE INDEX events_by_time ON events (at);
+
+-- What posttls-ear heard of deliveries by the may instance and nobody has matched with a recipient yet.
+CREATE TABLE hearings (
+    id        INTEGER PRIMARY KEY AUTOINCREMENT,
+    copy_name TEXT NOT NULL,
+    passage   TEXT NOT NULL,
+    reply     TEXT NOT NULL,              -- the last one of the server
+    heard_at  INTEGER NOT NULL
+) STRICT;
+CREATE INDEX hearings_by_copy ON hearings (copy_name, id);
+-- A copy's name is microseconds in five digits and its inode number.
+CREATE INDEX moves_by_inode ON moves (substr(copy_name, 6)) WHERE copy_name IS NOT NULL;
+CREATE INDEX moves_by_recipient ON move_recipients (recipient_id, move_id);

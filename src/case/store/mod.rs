@@ -15,6 +15,7 @@ mod letters;
 mod mandatory;
 mod moves;
 mod news;
+mod passages;
 mod remember;
 mod reminders;
 mod resolve;
@@ -38,6 +39,7 @@ use super::{
 
 pub use admission::{Admitted, NewCase, NewRecipient};
 pub use alerts::Alert;
+pub use cases::Ending;
 pub use consents::{Consent, NewConsent};
 pub use health::{Health, Integrity, Version};
 pub use history::{HistoryFilter, HistoryLine};
@@ -46,6 +48,7 @@ pub use letters::{CLAIM_LIFE_MS, History, LetterClaim, LetterId, PastLetter, Rec
 pub use mandatory::{Affected, Effect, Listing, MandatoryDomain};
 pub use moves::{Decided, Move, MoveId, MoveRecipient};
 pub use news::Owed;
+pub use passages::{Arrival, CopyUnderWay, Traveller};
 pub use remember::{Remember, Remembered};
 pub use retention::Forgotten;
 pub use statistics::{DomainCount, Moment, Statistics};

@@ -7,7 +7,7 @@ use rusqlite::{OptionalExtension as _, Row, Transaction, params};
 
 use super::cases::{address_of, close_if_settled};
 use super::consents::count_use;
-use super::news::{forget, owe, owe_if_told};
+use super::news::{forget, owe};
 use super::{Store, StoreError, now_ms, record};
 use crate::address::Address;
 use crate::case::{Action, Actor, CaseId, ConsentId, MoveStep, News, Outcome, RecipientState};
@@ -240,7 +240,6 @@ impl Store {
                 match (actor, outcome) {
                     (Actor::Mandatory, Outcome::Deleted) => owe(tx, recipient.id, News::Mandatory)?,
                     (Actor::Consent, Outcome::Released) => owe(tx, recipient.id, News::Consent)?,
-                    (_, Outcome::AlreadyDelivered) => owe_if_told(tx, recipient.id, News::Delivered)?,
                     _ => {}
                 }
             }

@@ -53,7 +53,7 @@ fn closed_case(store: &Store, queue_id: &str, sender: Option<&str>) -> CaseId {
     let wanted = Wanted {
         sender: &address(SENDER),
         case: Some(case),
-        kind: LetterKind::Notification,
+        kind: LetterKind::Reminder,
         period_ms: 0,
         hook_ms: 0,
     };

@@ -15,14 +15,14 @@ pub(super) fn of_case(
             recipients: named,
             ..
         } if named.is_empty() => {
-            // "All that are open" can't mean "send" for one that must not go unencrypted.
-            let open = recipients
-                .iter()
-                .filter(|recipient| recipient.state.is_open());
-            Ok(open
-                .filter(|recipient| *action != Action::Send || recipient.may_send)
-                .map(|r| (r.id, *action))
-                .collect())
+            // Whoever comes too late for all of them is told what became of each. "All that are open" can't mean "send"
+            // for one that must not go unencrypted.
+            let any_open = recipients.iter().any(|one| one.state.is_open());
+            let concerned = recipients.iter().filter(|one| match any_open {
+                true => one.state.is_open() && (*action != Action::Send || one.may_send),
+                false => one.state.has_left(),
+            });
+            Ok(concerned.map(|one| (one.id, *action)).collect())
         }
         Decision::Same {
             action,

@@ -1,0 +1,119 @@
+//! `posttls-ear`: learns from the may instance's SMTP clients whether they delivered over TLS.
+//!
+//! Postfix writes that nowhere but into its log. What it does offer are three tables that smtp(8) asks while it talks to
+//! a server: `smtp_reply_filter` (here: for two kinds of line only, both long before the message is handed over),
+//! `smtp_discard_ehlo_keyword_address_maps` (after each EHLO), and `smtp_delivery_status_filter` (after each recipient;
+//! an error there changes nothing). As socketmap tables they lead here, one process of this program for each smtp(8)
+//! process, run by Postfix's own spawn(8). The answer is always "not found", at once: **nothing that happens here can
+//! lose a message or deliver it twice**. Without an ear the mover records "sent".
+//!
+//! | where | what |
+//! | --- | --- |
+//! | [`dialogue`] | what the questions say about the session (*pure*) |
+//! | [`socketmap`] | the protocol (*pure*) |
+//! | [`locks`] | which message a process is delivering |
+//! | `notes` | what was heard goes into the store, in a thread of its own |
+
+pub mod dialogue;
+pub mod locks;
+mod notes;
+pub mod socketmap;
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read as _, Write as _};
+use std::path::PathBuf;
+
+use clap::Parser;
+use log::{error, warn};
+use rustix::net::sockopt::socket_peercred;
+
+use crate::config::Config;
+use crate::exit::{self, Exit, abort_on_panic};
+use crate::logging;
+use dialogue::{Dialogue, Question};
+use notes::Notes;
+use socketmap::Queries;
+
+/// Answers the lookups of one smtp(8) process on standard input and output, and notes what they tell.
+///
+/// Run by spawn(8) as postfix-conf/may-master.cf shows, not by hand.
+#[derive(Debug, Parser)]
+#[command(name = "posttls-ear", version)]
+struct Arguments {
+    /// The configuration file.
+    #[arg(long, default_value = "/etc/posttls/posttls.toml")]
+    config: PathBuf,
+}
+
+/// Runs the ear with the arguments of this process, until smtp(8) hangs up.
+pub fn main() -> Exit {
+    let arguments: Arguments = match exit::arguments(Exit::Usage) {
+        Ok(arguments) => arguments,
+        Err(exit) => return exit,
+    };
+    // spawn(8) has made standard error the connection, too: a word there would be taken for an answer.
+    if let Err(error) = silence_standard_error() {
+        eprintln!("cannot open /dev/null: {error}");
+        return Exit::Failure;
+    }
+    abort_on_panic();
+    // Whatever is wrong on our side, mail goes out: an ear that can note nothing answers all the same.
+    let notes = match Config::load(&arguments.config) {
+        Ok(config) => {
+            logging::start("posttls/ear", &config.log.target);
+            Some(Notes::new(config.store.path))
+        }
+        Err(trouble) => {
+            logging::start("posttls/ear", "syslog");
+            error!("deaf: {trouble}");
+            None
+        }
+    };
+    match serve(notes.as_ref()) {
+        Ok(()) => {}
+        // smtp(8) tries again with another ear.
+        Err(trouble) => warn!("smtp(8) is no longer listened to: {trouble}"),
+    }
+    if let Some(notes) = notes {
+        notes.finish();
+    }
+    Exit::Ok
+}
+
+fn silence_standard_error() -> io::Result<()> {
+    let nowhere: File = OpenOptions::new().write(true).open("/dev/null")?;
+    Ok(rustix::stdio::dup2_stderr(nowhere)?)
+}
+
+fn serve(notes: Option<&Notes>) -> io::Result<()> {
+    let mut from = io::stdin().lock();
+    let mut to = io::stdout().lock();
+    let client = socket_peercred(&from).map(|peer| peer.pid.as_raw_nonzero().get());
+    let client = client
+        .inspect_err(|error| warn!("deaf: cannot tell which process is asking: {error}"))
+        .ok();
+    let mut queries = Queries::default();
+    let mut dialogue = Dialogue::default();
+    let mut buffer = [0; 4096];
+    loop {
+        let count = match from.read(&mut buffer) {
+            Ok(0) => return Ok(()),
+            Ok(count) => count,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(error) => return Err(error),
+        };
+        queries.add(&buffer[..count]);
+        while let Some(query) = queries.take()? {
+            if let (Some(client), Some(notes), Some(question)) =
+                (client, notes, Question::read(&query))
+            {
+                let messages = locks::messages_of(client);
+                if let Some(heard) = dialogue.hear(&messages, question) {
+                    notes.note(&messages, heard);
+                }
+            }
+            to.write_all(socketmap::NOT_FOUND)?;
+            to.flush()?;
+        }
+    }
+}

@@ -1,0 +1,237 @@
+//! What is watched: every open case's message, from soon after it was opened, and every copy from the moment before the
+//! may instance gets it.
+
+use std::collections::HashSet;
+use std::os::fd::AsRawFd as _;
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use log::{error, warn};
+use rustix::fs::inotify::{self, WatchFlags};
+use rustix::io::Errno;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+use super::file::{Log, Watched};
+use super::{Lookout, NEW_CASES, Side, State, travel};
+use crate::case::{Case, CaseId, MessageKey};
+use crate::mover::engine::{Engine, Pair};
+use crate::mover::{MoveError, copy, source};
+use crate::postfix::{Instance, Queue, QueueId, RecipientState};
+
+/// Between two looks at all cases, for those that were missed and those that are over.
+const ALL_CASES: Duration = Duration::from_secs(60);
+/// A case may be committed this much later than its time says, in milliseconds.
+const LATE_MS: i64 = 15_000;
+/// Open files that are left to the rest of the mover.
+const OTHER_FILES: u64 = 512;
+
+/// Why a message is watched.
+pub(super) struct Subject<'a> {
+    pub side: Side,
+    pub id: &'a QueueId,
+    pub case: CaseId,
+    pub key: &'a MessageKey,
+}
+
+impl Lookout {
+    pub(super) fn adopt_all(&self, engine: &Engine) {
+        let mut since = 0;
+        let mut looked: Option<Instant> = None;
+        loop {
+            let all = looked.is_none_or(|when| when.elapsed() >= ALL_CASES);
+            let from = if all { 0 } else { since - LATE_MS };
+            let now = crate::case::store::now_ms();
+            let pair = engine.pair().map_err(MoveError::from);
+            match pair.and_then(|pair| self.adopt(&pair, from)) {
+                Ok(()) => {
+                    since = now;
+                    looked = if all { Some(Instant::now()) } else { looked };
+                }
+                Err(error) => error!("looking for messages to watch: {error}"),
+            }
+            thread::sleep(NEW_CASES);
+        }
+    }
+
+    /// Watches what is not watched yet: cases opened at this time or later, in Unix milliseconds. From zero on it looks
+    /// at all there are, and at the copies in the may instance, too.
+    fn adopt(&self, pair: &Arc<Pair>, from: i64) -> Result<(), MoveError> {
+        let cases = self.store.unfinished_since(from)?;
+        for case in &cases {
+            let subject = Subject {
+                side: Side::Encrypt,
+                id: &case.key.queue_id,
+                case: case.id,
+                key: &case.key,
+            };
+            self.watch(&mut self.lock(), pair, &subject);
+        }
+        if from == 0 {
+            self.forget_finished(&mut self.lock(), &cases);
+            self.adopt_copies(pair)?;
+        }
+        Ok(())
+    }
+
+    fn adopt_copies(&self, pair: &Arc<Pair>) -> Result<(), MoveError> {
+        for copy in self.store.copies_under_way()? {
+            let known = |state: &State| state.by_name.contains_key(&(Side::May, copy.name.clone()));
+            if known(&self.lock()) {
+                continue;
+            }
+            let Some(case) = self.store.case(copy.case)? else {
+                continue;
+            };
+            let subject = Subject {
+                side: Side::May,
+                id: &copy.name,
+                case: case.id,
+                key: &case.key,
+            };
+            let _turn = self.turn();
+            if let Some(watched) = self.watch(&mut self.lock(), pair, &subject) {
+                self.catch_up_with(&watched)?;
+            } else if !known(&self.lock()) && travel::is_gone(pair, &copy.name) {
+                self.lose(&copy.name, &case.key)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Watches a copy that is about to be handed to the may instance. What that does with it is seen from the first
+    /// moment on.
+    pub fn expect(&self, pair: &Arc<Pair>, case: CaseId, key: &MessageKey, copy: &QueueId) {
+        let subject = Subject {
+            side: Side::May,
+            id: copy,
+            case,
+            key,
+        };
+        let _turn = self.turn();
+        let watched = self.watch(&mut self.lock(), pair, &subject);
+        // A mover that died may have handed it over already.
+        if let Some(Err(error)) = watched.map(|watched| self.catch_up_with(&watched)) {
+            error!("{copy}: what became of its recipients could not be recorded: {error}");
+        }
+    }
+
+    /// Watches a message, unless it is watched already or not there.
+    fn watch(
+        &self,
+        state: &mut State,
+        pair: &Arc<Pair>,
+        subject: &Subject<'_>,
+    ) -> Option<Arc<Watched>> {
+        let inotify = self.inotify.as_ref()?;
+        let name = (subject.side, subject.id.clone());
+        if state.by_name.contains_key(&name) {
+            return None;
+        }
+        let instance = subject.side.of(pair);
+        let queues = [Queue::Deferred, Queue::Active, Queue::Hold, Queue::Incoming];
+        let found = queues.iter().find_map(|queue| {
+            // What can't be read is reported by whoever has to do with it.
+            let found = source::open(instance, *queue, subject.id, false).ok()??;
+            found.is_message(subject.key).then_some(found)
+        })?;
+        if state.most > 0 && state.watched.len() >= state.most {
+            state.complain("the limit of open files; see LimitNOFILE in the unit");
+            return None;
+        }
+        // By the open file, so that it is this inode whatever has become of the path.
+        let itself = format!("/proc/self/fd/{}", found.file.as_raw_fd());
+        let wanted = WatchFlags::MODIFY
+            | WatchFlags::MOVE_SELF
+            | WatchFlags::ATTRIB
+            | WatchFlags::DELETE_SELF;
+        let wd = match inotify::add_watch(inotify, itself, wanted) {
+            Ok(wd) => wd,
+            Err(Errno::NOSPC) => {
+                state.complain("fs.inotify.max_user_watches");
+                return None;
+            }
+            Err(error) => {
+                warn!("{}: cannot watch the message: {error}", subject.id);
+                return None;
+            }
+        };
+        for log in [Log::Bounce, Log::Defer] {
+            self.watch_logs(state, instance, subject, log);
+        }
+        let judged = found.content.recipients.iter();
+        let judged = judged
+            .filter(|one| one.state == RecipientState::Done)
+            .map(|one| one.offset)
+            .collect();
+        let watched = Watched::new(subject, Arc::clone(pair), found.file, judged);
+        let watched = Arc::new(watched);
+        state.by_name.insert(name, wd);
+        state.watched.insert(wd, Arc::clone(&watched));
+        Some(watched)
+    }
+
+    /// Watches the directory in which a log of the message would appear: what is written there just before a message
+    /// leaves the queue is gone within milliseconds.
+    fn watch_logs(&self, state: &mut State, instance: &Instance, subject: &Subject<'_>, log: Log) {
+        let directory = instance.directory(log.as_str(), subject.id);
+        if state.known_directories.contains(&directory) {
+            return;
+        }
+        if let Err(error) = copy::make_hash_directory(instance, &directory) {
+            return warn!(
+                "{}: cannot make {}, so it may not be seen why the message leaves the queue: {error}",
+                subject.id,
+                directory.display()
+            );
+        }
+        let wanted = WatchFlags::CREATE | WatchFlags::DONT_FOLLOW | WatchFlags::ONLYDIR;
+        if let Some(inotify) = &self.inotify
+            && let Ok(wd) = inotify::add_watch(inotify, &directory, wanted)
+        {
+            state.log_directories.insert(wd, (subject.side, log));
+            state.known_directories.insert(directory);
+        }
+    }
+
+    /// Watches no longer what nobody waits for.
+    fn forget_finished(&self, state: &mut State, unfinished: &[Case]) {
+        let wanted: HashSet<CaseId> = unfinished.iter().map(|case| case.id).collect();
+        let over: Vec<i32> = state
+            .watched
+            .iter()
+            .filter(|(_, one)| one.side == Side::Encrypt && !wanted.contains(&one.case))
+            .map(|(wd, _)| *wd)
+            .collect();
+        for wd in over {
+            self.unwatch(state, wd);
+        }
+    }
+}
+
+impl State {
+    fn complain(&mut self, what: &str) {
+        if !self.full {
+            self.full = true;
+            warn!(
+                "{} messages are watched, and no more can be: {what}; how the others end is seen by the sweep only",
+                self.watched.len()
+            );
+        }
+    }
+}
+
+/// Raises the limit of open files as far as that goes, and says how many may be queue files.
+pub(super) fn room_for_files() -> usize {
+    let limit = getrlimit(Resource::Nofile);
+    let most = limit.maximum.or(limit.current).unwrap_or(65_536);
+    let raised = Rlimit {
+        current: limit.maximum,
+        maximum: limit.maximum,
+    };
+    let most = match setrlimit(Resource::Nofile, raised) {
+        Ok(()) => most,
+        Err(_) => limit.current.unwrap_or(most),
+    };
+    usize::try_from(most.saturating_sub(OTHER_FILES).max(64)).unwrap_or(usize::MAX)
+}

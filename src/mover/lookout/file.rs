@@ -1,0 +1,260 @@
+//! One watched queue file, kept open: what it says now, where it is or was last, and its bounce log.
+
+use std::collections::HashSet;
+use std::fs::{File, OpenOptions};
+use std::io::{Read as _, Seek as _};
+use std::os::fd::AsRawFd as _;
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use jiff::Timestamp;
+use log::warn;
+use rustix::fs::OFlags;
+
+use super::Side;
+use super::adopt::Subject;
+use super::judge::{Logged, Mark, judge};
+use crate::case::{CaseId, MessageKey};
+use crate::mover::engine::Pair;
+use crate::postfix::deferrals;
+use crate::postfix::{Instance, QueueFile, QueueFileError, QueueId, Recipient, RecipientState};
+
+/// Octets of a bounce or defer log that are read: some ten thousand recipients.
+const MAX_LOG: u64 = 16 << 20;
+
+/// A message whose recipients are looked after.
+pub(super) struct Watched {
+    pub side: Side,
+    /// Queue ID in its instance.
+    pub id: QueueId,
+    pub case: CaseId,
+    pub key: MessageKey,
+    /// Offsets of recipients that were done before, or that are recorded.
+    judged: Mutex<HashSet<u64>>,
+    /// Never locked while anybody waits for the store: logs last for milliseconds only.
+    logs: Mutex<Logs>,
+    pair: Arc<Pair>,
+    file: File,
+}
+
+/// What the bounce and defer services have logged.
+#[derive(Default)]
+pub(super) struct Logs {
+    pub bounces: Logged,
+    /// What was deferred in the attempt under way.
+    pub defers: Logged,
+    bounce_log: Option<File>,
+    defer_log: Option<File>,
+}
+
+/// What the bounce and defer services write about a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Log {
+    Bounce,
+    Defer,
+}
+
+impl Log {
+    /// The name of its directory.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Bounce => "bounce",
+            Self::Defer => "defer",
+        }
+    }
+}
+
+/// The queue that a file is in, or was in when it was removed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Place {
+    Deferred,
+    /// With the queue manager.
+    Active,
+    /// On hold, or in a queue in which nobody delivers.
+    Elsewhere,
+    /// Taken in anew (`postsuper -r`), under another queue ID.
+    Maildrop,
+}
+
+impl Watched {
+    pub fn new(subject: &Subject<'_>, pair: Arc<Pair>, file: File, judged: HashSet<u64>) -> Self {
+        Self {
+            side: subject.side,
+            id: subject.id.clone(),
+            case: subject.case,
+            key: subject.key.clone(),
+            judged: Mutex::new(judged),
+            logs: Mutex::default(),
+            pair,
+            file,
+        }
+    }
+
+    pub fn instance(&self) -> &Instance {
+        self.side.of(&self.pair)
+    }
+
+    /// What the file says now; also after it was removed.
+    pub fn content(&self) -> Result<QueueFile, QueueFileError> {
+        QueueFile::read(&self.file)
+    }
+
+    /// Has its last name been removed?
+    pub fn is_gone(&self) -> bool {
+        self.file
+            .metadata()
+            .is_ok_and(|metadata| metadata.nlink() == 0)
+    }
+
+    /// Where it is, or was last: the kernel knows the path of an open file, even after its removal.
+    pub fn place(&self) -> Place {
+        let link = format!("/proc/self/fd/{}", self.file.as_raw_fd());
+        let path = std::fs::read_link(link).unwrap_or_default();
+        let inside = path.strip_prefix(&self.instance().queue_directory).ok();
+        // Hashed directories are below the queue's.
+        let queue = inside.and_then(|inside| inside.components().next());
+        match queue.and_then(|queue| queue.as_os_str().to_str()) {
+            Some("deferred") => Place::Deferred,
+            Some("active" | "incoming") => Place::Active,
+            Some("maildrop") => Place::Maildrop,
+            _ => Place::Elsewhere,
+        }
+    }
+
+    pub fn logs(&self) -> MutexGuard<'_, Logs> {
+        self.logs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub fn judged(&self) -> MutexGuard<'_, HashSet<u64>> {
+        self.judged.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Offsets of the recipients that are marked done and not judged yet.
+    pub fn fresh(&self, content: &QueueFile) -> Vec<u64> {
+        let judged = self.judged();
+        let done = content
+            .recipients
+            .iter()
+            .filter(|one| one.state == RecipientState::Done);
+        done.map(|one| one.offset)
+            .filter(|offset| !judged.contains(offset))
+            .collect()
+    }
+
+    /// A log is made. It is kept open, as it may be gone before the marks that it explains are seen.
+    pub fn log_appears(&self, log: Log) {
+        let found = open(self.log_path(log));
+        let mut logs = self.logs();
+        let (kept, records) = logs.of(log);
+        records.unread |= found.is_none();
+        *kept = found.or_else(|| kept.take());
+    }
+
+    /// Each attempt has a defer log of its own.
+    pub fn changes_queues(&self) {
+        let mut logs = self.logs();
+        logs.defers = Logged::default();
+        logs.defer_log = None;
+    }
+
+    /// Reads both logs: what they say of a recipient is written before its mark.
+    pub fn read_logs(&self) {
+        for log in [Log::Bounce, Log::Defer] {
+            let there = open(self.log_path(log));
+            let mut logs = self.logs();
+            let (kept, records) = logs.of(log);
+            for file in kept.iter_mut() {
+                records.add(deferrals(&read_log(file)));
+            }
+            if let Some(mut there) = there {
+                records.add(deferrals(&read_log(&mut there)));
+                *kept = Some(there);
+            }
+        }
+    }
+
+    /// How a recipient stands, by its records.
+    pub fn judge(&self, records: &[&Recipient], overdue: bool, fresh: usize) -> Mark {
+        let logs = self.logs();
+        let overdue = overdue.then_some(&logs.defers);
+        judge(records, &self.judged(), &logs.bounces, overdue, fresh)
+    }
+
+    /// What these marks mean is recorded.
+    pub fn have_judged(&self, fresh: &[u64]) {
+        self.judged().extend(fresh);
+        if !fresh.is_empty() {
+            self.logs().bounces.unread = false;
+        }
+    }
+
+    /// Is the message too old to be tried again, and was anybody deferred in the attempt under way?
+    pub fn is_overdue(&self) -> bool {
+        let deferred = !self.logs().defers.is_empty();
+        deferred && self.has_expired()
+    }
+
+    /// The defer log as it is now; empty when there is none.
+    pub fn deferrals(&self) -> Vec<u8> {
+        open(self.log_path(Log::Defer))
+            .as_mut()
+            .map(read_log)
+            .unwrap_or_default()
+    }
+
+    fn log_path(&self, log: Log) -> PathBuf {
+        let name = log.as_str();
+        self.instance()
+            .directory(name, &self.id)
+            .join(self.id.as_str())
+    }
+
+    /// Is the message older than Postfix keeps any?
+    pub fn has_expired(&self) -> bool {
+        match self.instance().queue_lifetime(self.key.sender.is_none()) {
+            // The queue manager compares seconds.
+            Ok(lifetime) => {
+                Timestamp::now().as_second() + 1 >= self.key.arrival.saturating_add(lifetime)
+            }
+            Err(error) => {
+                warn!(
+                    "{}: cannot tell whether its time had come: {error}",
+                    self.id
+                );
+                false
+            }
+        }
+    }
+}
+
+impl Logs {
+    fn of(&mut self, log: Log) -> (&mut Option<File>, &mut Logged) {
+        match log {
+            Log::Bounce => (&mut self.bounce_log, &mut self.bounces),
+            Log::Defer => (&mut self.defer_log, &mut self.defers),
+        }
+    }
+}
+
+/// `None` when it is not there, or not what Postfix makes.
+fn open(path: PathBuf) -> Option<File> {
+    let flags = i32::try_from(OFlags::NOFOLLOW.bits()).ok()?;
+    let file = OpenOptions::new()
+        .read(true)
+        .custom_flags(flags)
+        .open(path)
+        .ok()?;
+    file.metadata()
+        .is_ok_and(|metadata| metadata.is_file())
+        .then_some(file)
+}
+
+fn read_log(log: &mut File) -> Vec<u8> {
+    let mut text = Vec::new();
+    // What can't be read is as if it were not there: then less is known.
+    let _ = log
+        .rewind()
+        .and_then(|()| log.take(MAX_LOG).read_to_end(&mut text));
+    text
+}

@@ -1,0 +1,82 @@
+//! The encrypt instance's side: how recipients that wait for a decision leave the queue without one.
+
+use log::info;
+
+use super::file::{Place, Watched};
+use super::judge::Mark;
+use super::{LookError, Lookout};
+use crate::case::RecipientState as State;
+use crate::case::store::Ending;
+use crate::mover::source;
+
+impl Lookout {
+    /// Records what a watched message of the encrypt instance says that is new.
+    pub(super) fn see_waiting(&self, watched: &Watched, gone: bool) -> Result<(), LookError> {
+        let content = watched.content()?;
+        let fresh = watched.fresh(&content);
+        if fresh.is_empty() && !gone {
+            return Ok(());
+        }
+        watched.read_logs();
+        let mut recipients = self.store.recipients(watched.case)?;
+        recipients.retain(|one| one.state.is_open() || one.state == State::NotOffered);
+        let mut endings = Vec::new();
+        let overdue = watched.is_overdue();
+        for recipient in &recipients {
+            let records = source::records(&content, &recipient.address);
+            let mark = watched.judge(&records, overdue, fresh.len());
+            let (state, detail) = match mark {
+                Mark::Waits if gone => left_waiting(watched),
+                Mark::Waits | Mark::Nothing => continue,
+                Mark::Delivered => (
+                    State::Delivered,
+                    "delivered by the encrypt instance".to_owned(),
+                ),
+                Mark::Returned(why) => (State::Returned, why),
+                Mark::Unclear => (
+                    State::Gone,
+                    "delivered or returned: the log that tells was gone before it could be read"
+                        .to_owned(),
+                ),
+            };
+            endings.push(Ending {
+                recipient: recipient.id,
+                state,
+                detail,
+            });
+        }
+        let touched = self.store.end(watched.case, &endings)?;
+        watched.have_judged(&fresh);
+        for ending in endings
+            .iter()
+            .filter(|one| touched.contains(&one.recipient))
+        {
+            if let Some(recipient) = recipients.iter().find(|one| one.id == ending.recipient) {
+                let (id, to) = (&watched.id, &recipient.address);
+                info!(
+                    "{id}: to=<{to}>, status={}: {}",
+                    ending.state, ending.detail
+                );
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The file was removed with the recipient still to do: Postfix does that at the end of its lifetime only, at the end of
+/// an attempt.
+fn left_waiting(watched: &Watched) -> (State, String) {
+    match watched.place() {
+        Place::Active if watched.has_expired() => {
+            (State::Returned, "not delivered in time".to_owned())
+        }
+        Place::Maildrop => (
+            State::Gone,
+            "taken in anew under another queue ID (postsuper -r)".to_owned(),
+        ),
+        _ => (
+            State::Removed,
+            "removed from the queue by somebody".to_owned(),
+        ),
+    }
+}

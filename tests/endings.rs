@@ -1,0 +1,179 @@
+//! How recipients end in the encrypt instance while nobody decides about them: seen by events, at the moment.
+
+mod common;
+
+use common::Stage;
+use posttls::sandbox::Instance;
+
+fn detail(stage: &Stage, queue_id: &str, what: &str) -> String {
+    let case = stage.case(queue_id);
+    let mut events = case["events"].as_array().into_iter().flatten();
+    let found = events.find(|event| event["what"] == what);
+    found
+        .and_then(|event| event["detail"].as_str())
+        .unwrap_or_else(|| panic!("no {what} in {case}"))
+        .to_owned()
+}
+
+fn closed(stage: &Stage, queue_id: &str, why: &str) {
+    stage.wait(&format!("{queue_id} to be closed"), || {
+        (stage.case(queue_id)["state"] == "closed").then_some(())
+    });
+    assert_eq!(stage.case(queue_id)["closed_why"], why);
+}
+
+#[test]
+fn delivered_after_all_to_the_only_recipient() {
+    let stage = Stage::new();
+    let (queue_id, _) = stage.stuck(&["bob@plain.test"], "late");
+    stage.watched(&queue_id);
+    stage.route("plain.test", "tls.test");
+    stage.flush(&queue_id);
+    closed(&stage, &queue_id, "delivered");
+    assert_eq!(stage.states(&queue_id)["bob@plain.test"], "delivered");
+    stage.logged(&format!(
+        "{queue_id}: to=<bob@plain.test>, status=delivered"
+    ));
+    stage.queues_are_empty();
+    assert_eq!(stage.arrivals("bob@plain.test").len(), 1);
+}
+
+#[test]
+fn bounced_by_the_server_one_alone_and_one_of_two() {
+    let stage = Stage::new();
+    stage.add_domain("new.test", "plain.test");
+    stage.add_domain("other.test", "plain.test");
+    let (alone, _) = stage.stuck(&["nouser@new.test"], "alone");
+    let (both, _) = stage.stuck(&["nouser@new.test", "bob@other.test"], "both");
+    stage.watched(&alone);
+    stage.watched(&both);
+    std::fs::write(
+        stage.sandbox.config_dir(Instance::Mx).join("recipients"),
+        "nouser@new.test 550 5.1.1 no such user\n",
+    )
+    .expect("a table");
+    stage.reload(Instance::Mx);
+    let path = stage
+        .sandbox
+        .config_dir(Instance::Encrypt)
+        .join("transport");
+    let table = std::fs::read_to_string(&path).expect("a table");
+    let domains = &stage.sandbox.description()["domains"];
+    let server = |domain: &str| {
+        let address = domains[domain]["smtp"].as_str().expect("an address");
+        address.replace("127.0.0.1:", "[127.0.0.1]:")
+    };
+    let (plain, tls) = (server("plain.test"), server("tls.test"));
+    let swap = |line: &str| {
+        if line.starts_with("new.test") || line.starts_with("other.test") {
+            line.replace(&plain, &tls)
+        } else {
+            line.to_owned()
+        }
+    };
+    let table: Vec<String> = table.lines().map(swap).collect();
+    std::fs::write(&path, table.join("\n") + "\n").expect("a table");
+    stage.reload(Instance::Encrypt);
+    stage.flush(&alone);
+    closed(&stage, &alone, "returned");
+    assert!(detail(&stage, &alone, "returned").contains("no such user"));
+    stage.flush(&both);
+    closed(&stage, &both, "mixed");
+    let states = stage.states(&both);
+    assert_eq!(states["nouser@new.test"], "returned");
+    assert_eq!(states["bob@other.test"], "delivered");
+    stage.queues_are_empty();
+}
+
+#[test]
+fn removed_by_an_admin_from_the_deferred_queue_and_from_hold() {
+    let stage = Stage::new();
+    let (first, _) = stage.stuck(&["bob@plain.test"], "first");
+    let (second, _) = stage.stuck(&["eve@refuse.test"], "second");
+    for queue_id in [&first, &second] {
+        stage.watched(queue_id);
+        stage.in_queue(queue_id, "deferred");
+    }
+    stage.run("postsuper", Instance::Encrypt, &["-d", &first]);
+    stage.run("postsuper", Instance::Encrypt, &["-h", &second]);
+    stage.run("postsuper", Instance::Encrypt, &["-d", &second]);
+    closed(&stage, &first, "removed");
+    closed(&stage, &second, "removed");
+}
+
+#[test]
+fn not_delivered_in_time() {
+    let stage = Stage::new();
+    let (queue_id, _) = stage.stuck(&["bob@plain.test", "eve@refuse.test"], "expired");
+    stage.watched(&queue_id);
+    let settings = "maximal_queue_lifetime=1s";
+    stage.run("postconf", Instance::Encrypt, &["-e", settings]);
+    stage.reload(Instance::Encrypt);
+    stage.flush(&queue_id);
+    closed(&stage, &queue_id, "returned");
+    assert!(detail(&stage, &queue_id, "returned").starts_with("not delivered in time"));
+    stage.queues_are_empty();
+}
+
+#[test]
+fn taken_in_anew_under_another_queue_id() {
+    let stage = Stage::new();
+    let (queue_id, _) = stage.stuck(&["bob@plain.test"], "anew");
+    stage.watched(&queue_id);
+    stage.in_queue(&queue_id, "deferred");
+    stage.run("postsuper", Instance::Encrypt, &["-r", &queue_id]);
+    closed(&stage, &queue_id, "gone");
+    assert!(detail(&stage, &queue_id, "gone").contains("another queue ID"));
+}
+
+#[test]
+fn many_messages_end_in_all_ways_and_each_is_known() {
+    let stage = Stage::new();
+    stage.run(
+        "postconf",
+        Instance::Mx,
+        &["-e", "smtpd_client_connection_count_limit=0"],
+    );
+    let to: Vec<String> = (0..50)
+        .map(|number| match number % 5 {
+            0 => format!("nouser{number}@plain.test"),
+            _ => format!("user{number}@plain.test"),
+        })
+        .collect();
+    let all: Vec<&str> = to.iter().map(String::as_str).collect();
+    let (queue_id, _) = stage.stuck(&all, "fifty");
+    stage.watched(&queue_id);
+    let table: String = to
+        .iter()
+        .filter(|one| one.starts_with("nouser"))
+        .map(|one| format!("{one} 550 5.1.1 no such user\n"))
+        .collect();
+    let recipients = stage.sandbox.config_dir(Instance::Mx).join("recipients");
+    std::fs::write(recipients, table).expect("a table");
+    stage.reload(Instance::Mx);
+    stage.route("plain.test", "tls.test");
+    stage.flush(&queue_id);
+    closed(&stage, &queue_id, "mixed");
+    for (address, state) in stage.states(&queue_id) {
+        let wanted = if address.starts_with("nouser") {
+            "returned"
+        } else {
+            "delivered"
+        };
+        assert_eq!(state, wanted, "{address}");
+    }
+    stage.queues_are_empty();
+}
+
+#[test]
+fn without_a_mover_nobody_sees_and_the_message_is_gone() {
+    let stage = Stage::new();
+    let (queue_id, link) = stage.stuck(&["bob@plain.test"], "unseen");
+    stage.sandbox.stop_httpd();
+    stage.route("plain.test", "tls.test");
+    stage.flush(&queue_id);
+    stage.queues_are_empty();
+    stage.sandbox.start_httpd(&[]).expect("posttls-httpd");
+    assert_eq!(stage.post(&link, "action=send").status, 200);
+    assert_eq!(stage.states(&queue_id)["bob@plain.test"], "gone");
+}
