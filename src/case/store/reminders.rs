@@ -41,11 +41,11 @@ impl Store {
             )?
             .execute(params![sender, until])?;
             tx.prepare_cached(&format!(
-                "SELECT {CASE_COLUMNS}, remind_at, coalesce(told_at, notified_at, remind_at) FROM cases
+                "SELECT {CASE_COLUMNS}, remind_at, coalesce(told_at, notified_at, remind_at) AS told FROM cases
                  WHERE sender = ?1 AND remind_at <= ?2 ORDER BY arrival, id"
             ))?
             .query_map(params![sender, until], |row| {
-                Ok((case_of(row)?, row.get(14)?, row.get(15)?))
+                Ok((case_of(row)?, row.get("remind_at")?, row.get("told")?))
             })?
             .collect()
         })
