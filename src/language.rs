@@ -1,16 +1,33 @@
-//! The languages that mails are written in. One list, so that configuration, mails and tests agree.
+//! The languages of mails and pages: one file each in `src/texts/`, compiled in. One list, so that configuration, mails,
+//! pages and tests agree.
 //!
-//! A language is added by adding its catalogue of texts and a line to `CATALOGUES`.
+//! A language is added by adding its file; its name is the language's code (RFC 5646). A test compares every file with
+//! the English one. (Cargo does not see a new file by itself: touch this one, or build anew.)
 
 use std::fmt;
+use std::sync::LazyLock;
 
+use include_dir::{Dir, include_dir};
 use serde::{Deserialize, Deserializer};
+use toml::{Table, Value};
 
-/// The code of each language (RFC 5646), and the catalogue of the mails.
-const CATALOGUES: &[(&str, &str)] = &[
-    ("en", include_str!("notify/texts/en.toml")),
-    ("de", include_str!("notify/texts/de.toml")),
-];
+static FILES: Dir<'static> = include_dir!("$CARGO_MANIFEST_DIR/src/texts");
+
+/// What readers get for whom there is nothing better.
+const FIRST: &str = "en";
+
+/// The code of each language and its texts; [`FIRST`] comes first.
+static CATALOGUES: LazyLock<Vec<(&'static str, Table)>> = LazyLock::new(|| {
+    let read = |file: &'static include_dir::File<'static>| {
+        let code = file.path().file_stem()?.to_str()?;
+        // A test sees to it that all can be read.
+        let texts = file.contents_utf8()?.parse();
+        Some((code, texts.unwrap_or_default()))
+    };
+    let mut all: Vec<_> = FILES.files().filter_map(read).collect();
+    all.sort_by_key(|(code, _)| (*code != FIRST, *code));
+    all
+});
 
 /// A language that there are texts in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -30,19 +47,33 @@ fn names() -> String {
 }
 
 impl Language {
+    /// English.
+    pub const DEFAULT: Self = Self(0);
+
     /// All of them.
     pub fn all() -> impl Iterator<Item = Self> {
         (0..CATALOGUES.len()).map(Self)
     }
 
-    /// Its code.
+    /// Its code, such as `en`.
     pub fn code(self) -> &'static str {
         CATALOGUES[self.0].0
     }
 
-    /// The catalogue of the mails, as TOML.
-    pub fn catalogue(self) -> &'static str {
-        CATALOGUES[self.0].1
+    /// The texts of the mails.
+    pub fn of_mails(self) -> &'static Table {
+        self.part("mail")
+    }
+
+    /// The texts of the pages.
+    pub fn of_pages(self) -> &'static Table {
+        self.part("page")
+    }
+
+    fn part(self, name: &str) -> &'static Table {
+        static NOTHING: LazyLock<Table> = LazyLock::new(Table::new);
+        let part = CATALOGUES[self.0].1.get(name);
+        part.and_then(Value::as_table).unwrap_or(&NOTHING)
     }
 }
 
@@ -68,5 +99,71 @@ impl<'de> Deserialize<'de> for Language {
         String::deserialize(from)?
             .parse()
             .map_err(serde::de::Error::custom)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+
+    /// Every text by its path; a list counts item by item.
+    fn walk(path: &str, value: &Value, into: &mut BTreeMap<String, String>) {
+        match value {
+            Value::Table(table) => {
+                for (key, value) in table {
+                    walk(&format!("{path}.{key}"), value, into);
+                }
+            }
+            Value::Array(list) => {
+                for (index, value) in list.iter().enumerate() {
+                    walk(&format!("{path}[{index}]"), value, into);
+                }
+            }
+            other => {
+                let text = other.as_str().expect("a text").to_owned();
+                into.insert(path.to_owned(), text);
+            }
+        }
+    }
+
+    fn texts_of(code: &str) -> BTreeMap<String, String> {
+        let file = FILES.get_file(format!("{code}.toml")).expect("a file");
+        let table: Table = file.contents_utf8().expect("UTF-8").parse().expect("TOML");
+        let mut texts = BTreeMap::new();
+        walk("", &Value::Table(table), &mut texts);
+        texts
+    }
+
+    fn placeholders(text: &str) -> Vec<&str> {
+        let mut found: Vec<&str> = text
+            .split('{')
+            .skip(1)
+            .map(|rest| rest.split_once('}').expect("a closed brace").0)
+            .collect();
+        found.sort_unstable();
+        found.dedup();
+        found
+    }
+
+    #[test]
+    fn no_language_lacks_a_text_or_a_placeholder() {
+        let reference = texts_of(FIRST);
+        assert!(reference.len() > 250, "{}", reference.len());
+        assert_eq!(Language::DEFAULT.code(), FIRST);
+        assert_eq!(Language::all().count(), FILES.files().count());
+        for language in Language::all() {
+            let code = language.code();
+            let texts = texts_of(code);
+            assert_eq!((&*texts[".mail.lang"], &*texts[".page.lang"]), (code, code));
+            let keys = |texts: &BTreeMap<String, String>| texts.keys().cloned().collect::<Vec<_>>();
+            assert_eq!(keys(&texts), keys(&reference), "{code}");
+            for (key, text) in &texts {
+                assert!(!text.trim().is_empty(), "{code}{key} is empty");
+                let of_reference = placeholders(&reference[key]);
+                assert_eq!(placeholders(text), of_reference, "{code}{key}");
+            }
+        }
     }
 }

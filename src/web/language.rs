@@ -1,7 +1,4 @@
-//! The languages of the pages: their catalogues, which of them a reader wants, and dates in them. Pure.
-//!
-//! A language is one file beside `texts/en.toml` and one line in [`CATALOGUES`]. Tests compare every catalogue with the
-//! first: none may lack a text, or a placeholder within one.
+//! The languages of the pages: which of them a reader wants, and dates in them. Pure.
 
 use std::sync::LazyLock;
 
@@ -10,44 +7,16 @@ use jiff::tz::Offset;
 use minijinja::Value;
 use minijinja::value::Serde;
 
+pub use crate::language::Language;
 use crate::text::shown;
 use crate::web::facts::Moment;
 
-/// The catalogues by language tag (RFC 5646); the first one serves readers who want none of them.
-pub const CATALOGUES: &[(&str, &str)] = &[
-    ("en", include_str!("texts/en.toml")),
-    ("de", include_str!("texts/de.toml")),
-];
-
-static TEXTS: LazyLock<Vec<Value>> = LazyLock::new(|| {
-    let parse = |(tag, text): &(&str, &str)| {
-        let table: toml::Table = toml::from_str(text).unwrap_or_else(|error| {
-            log::error!("built-in texts {tag}: {error}");
-            toml::Table::new()
-        });
-        Value::from(Serde(table))
-    };
-    CATALOGUES.iter().map(parse).collect()
+static TEXTS: LazyLock<Vec<(Language, Value)>> = LazyLock::new(|| {
+    let texts = |language: Language| (language, Value::from(Serde(language.of_pages())));
+    Language::all().map(texts).collect()
 });
 
-/// One of the languages that there is a catalogue for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Language(usize);
-
 impl Language {
-    /// What readers get who ask for none that we have.
-    pub const DEFAULT: Self = Self(0);
-
-    /// Every language.
-    pub fn all() -> impl Iterator<Item = Self> {
-        (0..CATALOGUES.len()).map(Self)
-    }
-
-    /// Its tag: `en`.
-    pub fn tag(self) -> &'static str {
-        CATALOGUES[self.0].0
-    }
-
     /// The one that the values of `Accept-Language` like best (RFC 9110 section 12.5.4). A range that is not
     /// understood is passed over; among equals the first one counts, as browsers write them in order.
     pub fn accepted<'a>(values: impl IntoIterator<Item = &'a str>) -> Self {
@@ -63,7 +32,9 @@ impl Language {
     }
 
     pub(crate) fn texts(self) -> &'static Value {
-        &TEXTS[self.0]
+        static NOTHING: Value = Value::UNDEFINED;
+        let found = TEXTS.iter().find(|(language, _)| *language == self);
+        found.map_or(&NOTHING, |(_, texts)| texts)
     }
 
     fn date(self, key: &str) -> Value {
@@ -119,11 +90,9 @@ fn wanted(range: &str) -> Option<(Language, u16)> {
         _ => return None,
     };
     let primary = tag.split('-').next()?;
-    let known = CATALOGUES
-        .iter()
-        .position(|(tag, _)| tag.eq_ignore_ascii_case(primary));
+    let known = Language::all().find(|one| one.code().eq_ignore_ascii_case(primary));
     let language = match known {
-        Some(index) => Language(index),
+        Some(known) => known,
         None if tag == "*" => Language::DEFAULT,
         None => return None,
     };

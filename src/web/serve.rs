@@ -124,7 +124,7 @@ struct Reader<'a> {
 impl Reader<'_> {
     fn html(&self, status: u16, body: String) -> Reply {
         Reply::html(status, body)
-            .with("Content-Language", self.language.tag())
+            .with("Content-Language", self.language.code())
             .with("Vary", "Accept-Language")
     }
 
