@@ -208,11 +208,11 @@ fn a_message_that_has_left_ends_its_case_without_a_click() {
     stage.in_queue(&removed, "deferred");
     tried_again(&stage, &delivered, "plain.test", "tls.test");
     stage.run("postsuper", Instance::Encrypt, &["-d", &removed]);
-    closed(&stage, &delivered, "gone");
-    closed(&stage, &removed, "gone");
+    closed(&stage, &delivered, "delivered");
+    closed(&stage, &removed, "removed");
     assert_eq!(stage.case(&other)["state"], "watched");
     stage.run("postsuper", Instance::Encrypt, &["-d", &other]);
-    closed(&stage, &other, "gone");
+    closed(&stage, &other, "removed");
     // Nobody is told of the end of what nobody was told of.
     assert!(!is_told(&stage, "ann@down.test"));
 }
