@@ -32,7 +32,7 @@ fn an_old_case_is_forgotten_and_its_links_with_it() {
     let said = stage.posttls(&["case", &old]);
     let said = String::from_utf8_lossy(&said.stdout);
     assert!(
-        said.contains("from=<removed>  closed, notified 20")
+        said.contains("from=<removed>  closed (deleted), notified 20")
             && said.contains(", personal data removed 20")
             && said.contains("to=<redacted-1>  not-offered, deleted"),
         "{said}"

@@ -130,6 +130,8 @@ pub fn instances_and_spools(clinic: &mut Clinic) {
         "a may instance that is not there",
         |c| c.stage.configure("may", "config_dir", "\"/nowhere\""),
         &[
+            ("ear-service", "skip"),
+            ("ear-tables", "skip"),
             ("file-systems", "skip"),
             ("may-backoff", "skip"),
             ("may-delay-warning-time", "skip"),

@@ -94,6 +94,21 @@ pub fn levels_and_times(clinic: &mut Clinic) {
             "smtp_tls_policy_maps=regexp:/nowhere",
             ("may-policy-maps", "warn"),
         ),
+        (
+            May,
+            "smtp_discard_ehlo_keyword_address_maps=",
+            ("ear-tables", "warn"),
+        ),
+        (
+            May,
+            "smtp_connection_cache_on_demand=yes",
+            ("ear-tables", "warn"),
+        ),
+        (
+            May,
+            "smtp_reply_filter=socketmap:unix:private/posttls-ear:reply",
+            ("ear-tables", "fail"),
+        ),
     ] {
         clinic.broken(setting, |c| c.set(instance, setting), &[expected]);
     }
@@ -119,6 +134,18 @@ pub fn levels_and_times(clinic: &mut Clinic) {
             check,
             |c| c.set_service(instance, &setting),
             &[(check, "warn")],
+        );
+    }
+    let master = "may/master.cf";
+    for (from, to) in [
+        ("posttls-ear unix", "posttls-eye unix"),
+        ("/bin/posttls-ear ", "/bin/no-ear "),
+        ("  user=nobody:nogroup", "  user=daemon:daemon"),
+    ] {
+        clinic.broken(
+            from,
+            |c| c.replace(master, from, to),
+            &[("ear-service", "fail")],
         );
     }
     // The sandbox's may instance listens, and what a real one does not may not be complained about.

@@ -5,6 +5,7 @@
 
 mod access;
 mod context;
+mod ear;
 mod hook;
 mod instances;
 mod network;
@@ -123,6 +124,8 @@ const CHECKS: &[(&str, Check)] = &[
     ("may-delay-warning-time", instances::may_delay_warning_time),
     ("may-backoff", instances::may_backoff),
     ("may-inet", instances::may_inet),
+    ("ear-tables", ear::tables),
+    ("ear-service", ear::service),
     ("encrypt-spool", spools::encrypt),
     ("may-spool", spools::may),
     ("spools-differ", spools::differ),
