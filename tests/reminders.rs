@@ -131,3 +131,18 @@ fn no_reminder_comes_when_postfix_has_given_up_by_then_or_none_is_wanted() {
     let (queue_id, _) = stage.stuck(&["bob@plain.test"], "never");
     assert_eq!(due(&stage, &queue_id), None);
 }
+
+#[test]
+fn nobody_is_reminded_of_what_postfix_has_given_up_while_no_courier_ran() {
+    let stage = Stage::new();
+    let (queue_id, _) = stage.stuck(&["bob@plain.test"], "too late");
+    stage.wait("a reminder to be planned", || due(&stage, &queue_id));
+    stage.sandbox.stop_httpd();
+    stage.sql("UPDATE cases SET retry_until = unixepoch() - 60");
+    stage.minutes_pass(4 * HOUR);
+    stage.sandbox.start_httpd(&[]).expect("it starts");
+    stage.wait("the end", || due(&stage, &queue_id).is_none().then_some(()));
+    stage.has_mails(1);
+    let events = stage.case(&queue_id)["events"].to_string();
+    assert!(!events.contains("\"reminded\""), "{events}");
+}

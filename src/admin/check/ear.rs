@@ -54,7 +54,9 @@ pub(super) fn tables(at: &Context<'_>) -> Outcome {
     if !settings.get("smtp_reply_filter").contains("regexp:") {
         return Ok(Verdict::fail(
             format!("may instance: smtp_reply_filter asks {name} about every line of a server"),
-            format!("set it {EXAMPLE}: should the ear fail after the last line, a message would be delivered twice"),
+            format!(
+                "set it {EXAMPLE}: should the ear fail after the last line, a message would be delivered twice"
+            ),
         ));
     }
     let cache = settings.get("smtp_connection_cache_on_demand");
@@ -70,7 +72,9 @@ pub(super) fn tables(at: &Context<'_>) -> Outcome {
 
 pub(super) fn service(at: &Context<'_>) -> Outcome {
     let Some((name, entry)) = wired(at)? else {
-        return Ok(Verdict::ok("may instance: no service for posttls-ear is needed"));
+        return Ok(Verdict::ok(
+            "may instance: no service for posttls-ear is needed",
+        ));
     };
     let todo = format!("add the service {EXAMPLE}: until then released mail waits");
     let Some(entry) = entry.filter(|entry| entry.command == "spawn") else {
@@ -83,19 +87,24 @@ pub(super) fn service(at: &Context<'_>) -> Outcome {
     if user.split(':').next() != Some(hook.user.name.as_str()) {
         return Ok(Verdict::fail(
             format!("{what}: its user is {user:?}"),
-            format!("let it be {}, the hook's: both write the store", hook.user.name),
+            format!(
+                "let it be {}, the hook's: both write the store",
+                hook.user.name
+            ),
         ));
     }
     let argv = entry.argv().unwrap_or_default();
     let Some(program) = argv.first().filter(|program| !program.is_empty()) else {
         return Ok(Verdict::fail(format!("{what} names no program"), todo));
     };
-    Ok(match hook.with_group().may(Access::Execute, Path::new(program)) {
-        Ok(true) => Verdict::ok(format!("{what} runs {program}")),
-        Ok(false) => Verdict::fail(
-            format!("{what}: {user} can't run {program}"),
-            "install posttls-ear there: until then released mail waits",
-        ),
-        Err(error) => Verdict::fail(error.to_string(), "install coreutils"),
-    })
+    Ok(
+        match hook.with_group().may(Access::Execute, Path::new(program)) {
+            Ok(true) => Verdict::ok(format!("{what} runs {program}")),
+            Ok(false) => Verdict::fail(
+                format!("{what}: {user} can't run {program}"),
+                "install posttls-ear there: until then released mail waits",
+            ),
+            Err(error) => Verdict::fail(error.to_string(), "install coreutils"),
+        },
+    )
 }

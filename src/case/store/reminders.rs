@@ -3,7 +3,7 @@
 use rusqlite::params;
 
 use super::cases::{CASE_COLUMNS, case_of};
-use super::{Store, StoreError};
+use super::{Store, StoreError, now_ms};
 use crate::address::Address;
 use crate::case::{Case, CaseId};
 
@@ -36,10 +36,11 @@ impl Store {
     ) -> Result<Vec<(Case, i64, i64)>, StoreError> {
         self.write("cannot look for reminders", |tx| {
             tx.prepare_cached(
-                "UPDATE cases SET remind_at = NULL WHERE sender = ?1 AND remind_at <= ?2 AND NOT EXISTS
-                 (SELECT 1 FROM recipients r WHERE r.case_id = cases.id AND r.state = 'open')",
+                "UPDATE cases SET remind_at = NULL WHERE sender = ?1 AND remind_at <= ?2 AND
+                 (retry_until <= ?3 OR NOT EXISTS
+                     (SELECT 1 FROM recipients r WHERE r.case_id = cases.id AND r.state = 'open'))",
             )?
-            .execute(params![sender, until])?;
+            .execute(params![sender, until, now_ms() / 1000])?;
             tx.prepare_cached(&format!(
                 "SELECT {CASE_COLUMNS}, remind_at, coalesce(told_at, notified_at, remind_at) AS told FROM cases
                  WHERE sender = ?1 AND remind_at <= ?2 ORDER BY arrival, id"
