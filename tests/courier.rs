@@ -138,21 +138,45 @@ fn a_fresh_case_is_left_to_the_hook_for_a_while() {
     assert_eq!(bench.server.mails().len(), 1);
 }
 
-#[test]
-fn five_thousand_messages_of_one_sender_are_one_mail() {
-    let bench = Bench::new();
+/// Cases that nobody has been told of, with the numbers from 1.
+fn waiting(bench: &Bench, count: u32) {
     sql(
-        &bench,
-        "BEGIN;
-         WITH RECURSIVE n (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < 5000)
+        bench,
+        &format!("BEGIN;
+         WITH RECURSIVE n (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < {count})
          INSERT INTO cases (id, queue_id, sender, arrival, subject, retry_until, state, opened_at)
              SELECT n, printf('ABC%05X', n), 'ann@sender.test', 1790000000 + n, 'mail ' || n, 1790432000 + n, 'open', 1790000000000 FROM n;
          INSERT INTO recipients (id, case_id, number, address, failure, status, detail, may_send, state, domain, stuck_at)
              SELECT id, id, 1, 'bob@plain.test', 'not-offered', '4.7.801', '', 1, 'open', 'plain.test', 1790000000000 FROM cases;
          INSERT INTO owed (recipient_id, news, sender, since)
              SELECT id, 'stuck', 'ann@sender.test', 1790000000000 FROM recipients;
-         COMMIT",
+         COMMIT"),
     );
+}
+
+#[test]
+fn what_a_hook_is_telling_is_not_told_together_with_the_rest() {
+    let bench = Bench::new();
+    let path = bench.path("posttls.toml");
+    let settings = std::fs::read_to_string(&path).expect("settings");
+    std::fs::write(&path, settings.replace("first = 100", "first = 2")).expect("settings");
+    waiting(&bench, 3);
+    let claim = format!(
+        "INSERT INTO letters (sender, case_id, kind, claimed_at) VALUES ('ann@sender.test', 1, 'notification', {})",
+        posttls::case::store::now_ms()
+    );
+    sql(&bench, &claim);
+    let _courier = Courier::start(&bench);
+    wait("the mail", &bench, || owed(&bench) == 1);
+    let mails = bench.server.mails();
+    assert_eq!(mails.len(), 1, "{}", bench.log());
+    assert!(mails[0].contains("Not sent yet: 2 messages") && !mails[0].contains("ABC00001"));
+}
+
+#[test]
+fn five_thousand_messages_of_one_sender_are_one_mail() {
+    let bench = Bench::new();
+    waiting(&bench, 5000);
     let begun = Instant::now();
     let _courier = Courier::start(&bench);
     wait("the mail", &bench, || owed(&bench) == 0);

@@ -169,7 +169,7 @@ impl<'a> Rounds<'a> {
             }
         }
         if !rules::one_by_one(cases.len(), &history, limits, now) && cases.len() > 1 {
-            let told = self.busy(|writer| writer.tell_together(sender, owed));
+            let told = self.busy(|writer| writer.tell_together(sender));
             return self.note(sender, Class::Stuck, told);
         }
         for id in cases {

@@ -10,7 +10,7 @@ use crate::address::Address;
 use crate::case::store::{
     Alert, LetterClaim, LetterId, Owed, Receipt, Store, StoreError, Wanted, now_ms,
 };
-use crate::case::{Case, CaseId, LetterKind, RecipientState, alert};
+use crate::case::{Case, CaseId, LetterKind, News, RecipientState, alert};
 use crate::config::Config;
 use crate::domain::Domain;
 use crate::link::{KeyFileError, Keys};
@@ -155,11 +155,15 @@ impl<'a> Writer<'a> {
     ///
     /// # Errors
     /// When it could not be sent; then nothing was paid.
-    pub fn tell_together(&self, sender: &Address, owed: &[Owed]) -> Result<Told, Trouble> {
+    pub fn tell_together(&self, sender: &Address) -> Result<Told, Trouble> {
         self.write(sender, LetterKind::Digest, None, || {
+            // Read under the claim, which keeps hooks from writing: what one of them told before is no longer owed, and
+            // what one of them is telling is left out.
+            let mut owed = self.store.owed_to(sender, HOOK_MS)?;
+            owed.retain(|one| one.news == News::Stuck);
             let mut messages: Vec<About> = Vec::new();
             let mut paid = Vec::with_capacity(owed.len());
-            for one in owed {
+            for one in &owed {
                 paid.push((one.recipient, one.news));
                 match messages
                     .iter_mut()
@@ -174,6 +178,9 @@ impl<'a> Writer<'a> {
                         }
                     }
                 }
+            }
+            if messages.is_empty() {
+                return Ok(None);
             }
             let draft = self.about_many(sender, &messages, None)?;
             let told = messages
@@ -423,7 +430,7 @@ impl<'a> Writer<'a> {
             return Ok(None);
         };
         let domain = match Domain::of(&owed.address) {
-            Some(domain) if owed.news == crate::case::News::Mandatory => {
+            Some(domain) if owed.news == News::Mandatory => {
                 // It may have been taken off the list since.
                 let listed = self.store.mandatory_for(&domain)?;
                 Some(listed.unwrap_or(domain).as_str().to_owned())
@@ -447,7 +454,7 @@ impl<'a> Writer<'a> {
             recipient: owed.address.clone(),
             case,
             domain,
-            consent: consent.filter(|_| owed.news == crate::case::News::Consent),
+            consent: consent.filter(|_| owed.news == News::Consent),
         }))
     }
 }

@@ -3,7 +3,7 @@
 
 use rusqlite::{Transaction, params};
 
-use super::{Store, StoreError, now_ms, record};
+use super::{CLAIM_LIFE_MS, Store, StoreError, now_ms, record};
 use crate::address::Address;
 use crate::case::{CaseId, ConsentId, News};
 
@@ -43,11 +43,13 @@ impl Store {
     }
 
     /// What a sender is owed, the oldest first. News of a case that a notice announced, and that the sender has not
-    /// heard of, are left out while they are younger than `hook_ms` milliseconds: the hook is about to tell them.
+    /// heard of, are left out while they are younger than `hook_ms` milliseconds: the hook is about to tell them. So is
+    /// that recipients of a case wait, while somebody writes about that case.
     ///
     /// # Errors
     /// When the store fails.
     pub fn owed_to(&self, sender: &Address, hook_ms: i64) -> Result<Vec<Owed>, StoreError> {
+        let now = now_ms();
         self.read("cannot read news", |connection| {
             connection
                 .prepare_cached(
@@ -56,9 +58,11 @@ impl Store {
                      FROM owed o JOIN recipients r ON r.id = o.recipient_id JOIN cases c ON c.id = r.case_id
                      WHERE o.sender = ?1 AND (o.news <> 'stuck' OR o.since <= ?2 OR c.source <> 'notice'
                                               OR c.notified_at IS NOT NULL)
+                       AND (o.news <> 'stuck' OR NOT EXISTS
+                         (SELECT 1 FROM letters l WHERE l.case_id = c.id AND l.sent_at IS NULL AND l.claimed_at > ?3))
                      ORDER BY o.since, o.recipient_id",
                 )?
-                .query_map(params![sender, now_ms() - hook_ms], |row| {
+                .query_map(params![sender, now - hook_ms, now - CLAIM_LIFE_MS], |row| {
                     Ok(Owed {
                         recipient: row.get(0)?,
                         case: row.get(1)?,
