@@ -120,7 +120,10 @@ pub fn admit(store: &Store, config: &Config, found: &Found) -> Result<Admitted, 
             verdict.action = None;
         }
         // Also of mandatory domains: nobody else hears of it.
-        if judged.unasked == Unasked::Tell && matches!(verdict.action, Some((_, Actor::Policy))) {
+        if judged.unasked == Unasked::Tell
+            && !is_alert(config, sender, &deferred.address)
+            && matches!(verdict.action, Some((_, Actor::Policy)))
+        {
             tell.push(&deferred.address);
         }
         recipients.push(NewRecipient {
@@ -158,6 +161,9 @@ pub fn admit(store: &Store, config: &Config, found: &Found) -> Result<Admitted, 
         if failure == Failure::LocalFault {
             let detail = text::readable(&deferred.detail, 300);
             error!("{queue_id}: to=<{to}>: TLS does not work on our side: {detail}");
+            if is_alert(config, sender, to) {
+                continue;
+            }
             // Without what differs from recipient to recipient: one cause, one mail.
             let cause = format!("{}{detail}", alert::LOCAL_FAULT);
             store.raise_alert(&cause, &format!("{queue_id}: to=<{to}>"))?;
@@ -173,4 +179,9 @@ pub fn admit(store: &Store, config: &Config, found: &Found) -> Result<Admitted, 
         store.raise_alert(alert::UNASKED, &detail)?;
     }
     Ok(admitted)
+}
+
+/// May this be a mail of ours to the admin? To tell the admin that it is stuck would make another such mail, for ever.
+fn is_alert(config: &Config, sender: Option<&Address>, recipient: &Address) -> bool {
+    sender.is_none() && config.notification.admin_address.as_ref() == Some(recipient)
 }

@@ -387,3 +387,26 @@ fn the_admin_is_told_of_stuck_mail_to_mandatory_domains_too() {
         assert_eq!(told(), expected);
     }
 }
+
+#[test]
+fn a_stuck_mail_to_the_admin_makes_no_other_mail_to_the_admin() {
+    let (_directory, store) = store();
+    let mut config = config();
+    config.senders.null = crate::config::Unasked::Tell;
+    config.notification.admin_address = Some(address("root@x.test"));
+    let told = || -> i64 {
+        let sql = "SELECT coalesce(sum(pending), 0) FROM alerts";
+        store.lock().query_row(sql, [], |row| row.get(0)).unwrap()
+    };
+    for (queue_id, to, failure, expected) in [
+        ("ABCDEF1", "root@x.test", Failure::NotOffered, 0),
+        ("ABCDEF2", "root@x.test", Failure::LocalFault, 0),
+        ("ABCDEF3", "one@x.test", Failure::NotOffered, 1),
+        ("ABCDEF4", "one@x.test", Failure::LocalFault, 2),
+    ] {
+        let mut found = found(queue_id, to, failure);
+        found.key.sender = None;
+        intake::admit(&store, &config, &found).unwrap();
+        assert_eq!(told(), expected, "{queue_id}");
+    }
+}
