@@ -304,7 +304,7 @@ fn a_digest_of_many_lists_some_and_counts_the_others() {
         text.contains("49 of your messages") && text.contains("40 more messages are on the page")
     );
     assert!(text.contains("bob@plain.test and 8 more"), "{text}");
-    assert!(text.contains("(none)"), "{text}");
+    assert!(text.contains("(no subject)"), "{text}");
 }
 
 #[test]
