@@ -219,6 +219,32 @@ fn a_server_that_fails_is_tried_again_and_nothing_is_told_twice() {
 }
 
 #[test]
+fn a_mail_on_which_the_server_falls_silent_does_not_keep_the_others_waiting() {
+    let bench = Bench::with(Server::start(|command| {
+        command.contains("<ann@sender.test>").then_some("")
+    }));
+    bench.configure(bench.server.port, 1, "");
+    waiting(&bench, 2);
+    sql(
+        &bench,
+        "UPDATE cases SET sender = 'zoe@sender.test' WHERE id = 2;
+         UPDATE owed SET sender = 'zoe@sender.test' WHERE recipient_id = 2",
+    );
+    let _courier = Courier::start(&bench);
+    wait("the other sender's mail", &bench, || owed(&bench) == 1);
+    let mails = bench.server.mails();
+    assert!(
+        mails.len() == 1 && mails[0].contains("To: zoe@sender.test"),
+        "{mails:?}"
+    );
+    assert!(
+        bench.log().contains("mail to senders waits"),
+        "{}",
+        bench.log()
+    );
+}
+
+#[test]
 fn what_the_server_refuses_stays_owed_and_the_admin_hears_of_it() {
     let server = Server::start(|command| (command == "RCPT").then_some("550 5.1.1 no such user"));
     let bench = Bench::with(server);

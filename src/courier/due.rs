@@ -24,6 +24,8 @@ const GIVE_UP_MS: i64 = 7 * 24 * HOUR_MS;
 const SERVER_PAUSE: (i64, i64) = (SECOND_MS, MINUTE_MS);
 const SENDER_PAUSE: (i64, i64) = (2 * SECOND_MS, 10 * MINUTE_MS);
 const REFUSED_PAUSE: (i64, i64) = (MINUTE_MS, HOUR_MS);
+/// Of a sender in whose mail the server fell silent: longer than the server's own, so that the others have their turn.
+const SILENT_PAUSE: (i64, i64) = (2 * SERVER_PAUSE.0, 2 * SERVER_PAUSE.1);
 
 /// When something is tried again, and how long it was put off the last time.
 #[derive(Debug, Default, Clone, Copy)]
@@ -270,7 +272,12 @@ impl<'a> Rounds<'a> {
                 );
                 Ok(())
             }
-            Err(trouble) => Err(trouble),
+            Err(trouble) => {
+                // It may be this mail that the server can't cope with.
+                let pause = self.pauses.entry(key).or_default();
+                pause.grow(now, SILENT_PAUSE);
+                Err(trouble)
+            }
         }
     }
 

@@ -208,7 +208,8 @@ pub struct Server {
 }
 
 impl Server {
-    /// `reply` may give another answer to a command (`CONNECT`, `EHLO`, `MAIL`, `RCPT`, `DATA`, `.`); an empty one is silence.
+    /// `reply` may give another answer to a command (`CONNECT`, `EHLO`, `MAIL`, `RCPT`, `DATA`, `.`), or to the
+    /// whole line of a RCPT; an empty one is silence.
     pub fn start(reply: impl Fn(&str) -> Option<&'static str> + Send + Sync + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
         let port = listener.local_addr().expect("an address").port();
@@ -252,7 +253,11 @@ fn serve(
         } else {
             "250 ok"
         };
-        if !answer(&command, usual)? || command != "DATA" {
+        let asked = match command.as_str() {
+            "RCPT" if reply(&line).is_some() => &line,
+            _ => &command,
+        };
+        if !answer(asked, usual)? || command != "DATA" {
             continue;
         }
         let mut mail = String::new();
