@@ -149,6 +149,21 @@ fn a_disk_that_is_full() {
 }
 
 #[test]
+fn a_mail_server_that_takes_its_time_with_the_whole_mail_gets_it_once() {
+    let bench = Bench::with(Server::start(|command| {
+        if command == "." {
+            std::thread::sleep(Duration::from_millis(1800));
+        }
+        None
+    }));
+    bench.configure(bench.server.port, 1, "");
+    for _ in 0..2 {
+        assert_eq!(bench.run(NOTICE).end, End::Done, "{}", bench.log());
+    }
+    assert_eq!(bench.server.mails().len(), 1);
+}
+
+#[test]
 fn a_mail_server_that_is_down_slow_or_busy() {
     let bench = Bench::new();
     waits_then_works(

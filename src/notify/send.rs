@@ -102,7 +102,11 @@ pub fn send(letter: &Letter, settings: &Notification) -> Result<(), SendError> {
         .command(Mail::new(None, parameters))
         .and_then(|_| session.command(Rcpt::new(letter.to.clone(), Vec::new())))
         .and_then(|_| session.command(Data))
-        .and_then(|_| session.command(Content(&letter.message.formatted())))
+        .map_err(|source| fault(&server, &to, source))?;
+    // Should that fail, we are as patient as before.
+    let _ = session.set_timeout(Some(last_patience(settings)));
+    session
+        .command(Content(&letter.message.formatted()))
         .map_err(|source| fault(&server, &to, source))?;
     // It is taken: whatever the server says to QUIT changes nothing.
     let _ = session.quit();
@@ -121,6 +125,13 @@ pub fn probe(settings: &Notification) -> Result<(), SendError> {
     // All that was to be learnt is learnt.
     let _ = session.quit();
     Ok(())
+}
+
+/// For the reply to the message as a whole: a server that is only slow has taken the mail by then, and to give up means
+/// to send it twice (RFC 5321 section 4.5.3.2.6). The hook has 90 seconds for everything.
+fn last_patience(settings: &Notification) -> Duration {
+    let usual = Duration::from_secs(settings.smtp_timeout_seconds);
+    usual.max((usual * 3).min(Duration::from_secs(60)))
 }
 
 fn fault(server: &str, to: &str, source: lettre::transport::smtp::Error) -> SendError {
