@@ -5,7 +5,7 @@ use std::path::Path;
 
 use super::context::Context;
 use super::{Outcome, Skip, Verdict};
-use crate::postfix::user::Access;
+use crate::postfix::user::{self, Access};
 use crate::postfix::{Service, Settings};
 
 /// The tables through which smtp(8) asks it, and the last part of each one's name.
@@ -54,7 +54,9 @@ pub(super) fn tables(at: &Context<'_>) -> Outcome {
     if !settings.get("smtp_reply_filter").contains("regexp:") {
         return Ok(Verdict::fail(
             format!("may instance: smtp_reply_filter asks {name} about every line of a server"),
-            format!("set it {EXAMPLE}: should the ear fail after the last line, a message would be delivered twice"),
+            format!(
+                "set it {EXAMPLE}: should the ear fail after the last line, a message would be delivered twice"
+            ),
         ));
     }
     let cache = settings.get("smtp_connection_cache_on_demand");
@@ -70,30 +72,41 @@ pub(super) fn tables(at: &Context<'_>) -> Outcome {
 
 pub(super) fn service(at: &Context<'_>) -> Outcome {
     let Some((name, entry)) = wired(at)? else {
-        return Ok(Verdict::ok("may instance: no service for posttls-ear is needed"));
+        return Ok(Verdict::ok(
+            "may instance: no service for posttls-ear is needed",
+        ));
     };
     let todo = format!("add the service {EXAMPLE}: until then released mail waits");
     let Some(entry) = entry.filter(|entry| entry.command == "spawn") else {
         let what = format!("may instance: no spawn(8) service {name} in master.cf");
         return Ok(Verdict::fail(what, todo));
     };
-    let hook = at.good_hook_user()?;
-    let user = entry.attribute("user").unwrap_or_default();
     let what = format!("may instance: service {name}");
-    if user.split(':').next() != Some(hook.user.name.as_str()) {
+    let user = entry.attribute("user").unwrap_or_default();
+    let user = match user::lookup(user.split(':').next().unwrap_or_default()) {
+        Ok(user) => user,
+        Err(error) => return Ok(Verdict::fail(format!("{what}: {error}"), todo)),
+    };
+    // When the hook's own user is not known, another check says so.
+    if let Ok(hook) = at.good_hook_user()
+        && hook.user.uid != user.uid
+    {
         return Ok(Verdict::fail(
-            format!("{what}: its user is {user:?}"),
-            format!("let it be {}, the hook's: both write the store", hook.user.name),
+            format!("{what}: its user is {}", user.name),
+            format!(
+                "let it be {}, the hook's: both write the store",
+                hook.user.name
+            ),
         ));
     }
     let argv = entry.argv().unwrap_or_default();
     let Some(program) = argv.first().filter(|program| !program.is_empty()) else {
         return Ok(Verdict::fail(format!("{what} names no program"), todo));
     };
-    Ok(match hook.with_group().may(Access::Execute, Path::new(program)) {
+    Ok(match user.may(Access::Execute, Path::new(program)) {
         Ok(true) => Verdict::ok(format!("{what} runs {program}")),
         Ok(false) => Verdict::fail(
-            format!("{what}: {user} can't run {program}"),
+            format!("{what}: {} can't run {program}", user.name),
             "install posttls-ear there: until then released mail waits",
         ),
         Err(error) => Verdict::fail(error.to_string(), "install coreutils"),
