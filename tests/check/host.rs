@@ -18,7 +18,11 @@ pub fn users_and_files(clinic: &mut Clinic) {
     let user = "user=nobody:nogroup";
     let master = "encrypt/master.cf";
     let secrets = [("configuration-access", "fail"), ("link-key", "fail")];
-    let bad_user = [("pipe-user", "fail"), ("store-access", "fail")];
+    let bad_user = [
+        ("ear-service", "fail"),
+        ("pipe-user", "fail"),
+        ("store-access", "fail"),
+    ];
     clinic.broken(
         "a hook that is root",
         |c| c.replace(master, user, "user=root"),

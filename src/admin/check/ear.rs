@@ -5,7 +5,7 @@ use std::path::Path;
 
 use super::context::Context;
 use super::{Outcome, Skip, Verdict};
-use crate::postfix::user::Access;
+use crate::postfix::user::{self, Access};
 use crate::postfix::{Service, Settings};
 
 /// The tables through which smtp(8) asks it, and the last part of each one's name.
@@ -81,12 +81,18 @@ pub(super) fn service(at: &Context<'_>) -> Outcome {
         let what = format!("may instance: no spawn(8) service {name} in master.cf");
         return Ok(Verdict::fail(what, todo));
     };
-    let hook = at.good_hook_user()?;
-    let user = entry.attribute("user").unwrap_or_default();
     let what = format!("may instance: service {name}");
-    if user.split(':').next() != Some(hook.user.name.as_str()) {
+    let user = entry.attribute("user").unwrap_or_default();
+    let user = match user::lookup(user.split(':').next().unwrap_or_default()) {
+        Ok(user) => user,
+        Err(error) => return Ok(Verdict::fail(format!("{what}: {error}"), todo)),
+    };
+    // When the hook's own user is not known, another check says so.
+    if let Ok(hook) = at.good_hook_user()
+        && hook.user.uid != user.uid
+    {
         return Ok(Verdict::fail(
-            format!("{what}: its user is {user:?}"),
+            format!("{what}: its user is {}", user.name),
             format!(
                 "let it be {}, the hook's: both write the store",
                 hook.user.name
@@ -97,14 +103,12 @@ pub(super) fn service(at: &Context<'_>) -> Outcome {
     let Some(program) = argv.first().filter(|program| !program.is_empty()) else {
         return Ok(Verdict::fail(format!("{what} names no program"), todo));
     };
-    Ok(
-        match hook.with_group().may(Access::Execute, Path::new(program)) {
-            Ok(true) => Verdict::ok(format!("{what} runs {program}")),
-            Ok(false) => Verdict::fail(
-                format!("{what}: {user} can't run {program}"),
-                "install posttls-ear there: until then released mail waits",
-            ),
-            Err(error) => Verdict::fail(error.to_string(), "install coreutils"),
-        },
-    )
+    Ok(match user.may(Access::Execute, Path::new(program)) {
+        Ok(true) => Verdict::ok(format!("{what} runs {program}")),
+        Ok(false) => Verdict::fail(
+            format!("{what}: {} can't run {program}", user.name),
+            "install posttls-ear there: until then released mail waits",
+        ),
+        Err(error) => Verdict::fail(error.to_string(), "install coreutils"),
+    })
 }
