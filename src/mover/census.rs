@@ -191,9 +191,7 @@ impl Census<'_> {
             }
         };
         let from = &self.config.notification.from_address;
-        if self.is_internal(sender.as_ref())
-            || sender.is_none() && notify::is_ours(&header, from)
-        {
+        if self.is_internal(sender.as_ref()) || sender.is_none() && notify::is_ours(&header, from) {
             summary.internal += 1;
             return Ok(());
         }
