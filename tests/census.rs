@@ -236,6 +236,31 @@ fn what_postfix_writes_to_its_postmaster_is_never_a_case() {
 }
 
 #[test]
+fn what_posttls_writes_to_senders_is_never_a_case() {
+    let stage = Stage::with(|options| options.posttls_toml(BY_HAND));
+    // A real one, as if the server that took it had to send it on and could not.
+    let (_, link) = stage.stuck(&["bob@plain.test"], "asked");
+    let mail = stage.sandbox.inbox().remove(0);
+    let mail = String::from_utf8_lossy(&mail).replace("\n", "\r\n");
+    let sent = stage
+        .sandbox
+        .submit("", &["alice@plain.test"], mail.as_bytes());
+    let queue_id = sent.unwrap_or_else(|error| panic!("{error}"));
+    stage.in_queue(&queue_id, "deferred");
+    // It would tell its link to everybody on the way, or nobody would ever be asked.
+    for unasked in ["\"release\"", "\"delete\""] {
+        stage.configure("senders", "null", unasked);
+        let counts = census(&stage, &[]);
+        let names = ["stuck", "internal", "known", "recipients"];
+        assert_eq!(counted(&counts, names), [2, 1, 1, 0], "{counts}");
+    }
+    assert_eq!(stage.store().cases(None).expect("cases").len(), 1);
+    assert_eq!(stage.pending(&queue_id), ["alice@plain.test"]);
+    assert_eq!(stage.attempts("alice@plain.test"), 0);
+    assert!(link.contains("/c/"));
+}
+
+#[test]
 fn a_message_on_hold_is_recorded_and_its_sender_asked_once_the_admin_lets_it_go() {
     let stage = Stage::with(lost_notices);
     let queue_id = lost(&stage, "alice@sender.test", &["bob@plain.test"], "held");

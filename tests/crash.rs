@@ -10,6 +10,7 @@ use std::thread;
 
 use common::{Stage, try_request};
 use moving::{Fate, Message, POINTS, die_at};
+use posttls::case::{Action, Actor};
 use posttls::sandbox::Instance;
 use rustix::process::{Pid, Signal, kill_process};
 
@@ -186,4 +187,46 @@ fn many_moves_under_way_all_come_right() {
         });
     }
     nothing_happens_later(&stage, &messages);
+}
+
+/// A move is half-way and can't go on, and another one of the same message, which has put it on hold, ends: as long as
+/// the first is half-way, nobody may be delivered to.
+#[test]
+fn a_move_that_cannot_go_on_keeps_the_hold_of_another_that_ends() {
+    let stage = Stage::new();
+    let message = Message::send(&stage, "two", &[Sent, Deleted, Waits]);
+    let point = POINTS.iter().find(|one| one.name == "move::published");
+    let mut forms: Vec<String> = message.form.split('&').map(str::to_owned).collect();
+    forms.sort_by_key(|form| form.ends_with("delete"));
+    let only_sent = Message {
+        queue_id: message.queue_id.clone(),
+        link: message.link.clone(),
+        form: forms[0].clone(),
+        to: message.to.clone(),
+    };
+    die_at(&stage, point.expect("a point"), &only_sent);
+    // As when both were clicked at once, and the second had come first to the hold.
+    stage.sql("UPDATE moves SET held_before = 1");
+    let store = stage.store();
+    let case = stage.known(&message.queue_id).id;
+    let number = stage.number(&message.queue_id, "two-2@plain.test");
+    let recipients = store.recipients(case).expect("recipients");
+    let recipient = recipients
+        .iter()
+        .find(|one| one.number == number.cast_signed())
+        .expect("a recipient");
+    let choice = [(recipient.id, Action::Delete)];
+    let decided = store.decide(case, &choice, Actor::Link, "::1");
+    let second = decided.expect("a decision").planned.expect("a move");
+    store.remember_hold(second, Some(false)).expect("a hold");
+    // The file system of the may instance is not there.
+    let hold = stage.sandbox.queue_dir(Instance::May).join("hold");
+    let away = hold.with_file_name("away");
+    std::fs::rename(&hold, &away).expect("a directory");
+    stage.sandbox.start_httpd(&[]).expect("it starts again");
+    stage.becomes(&message.queue_id, "two-2@plain.test", "deleted");
+    stage.in_queue(&message.queue_id, "hold");
+    std::fs::rename(&away, &hold).expect("a directory");
+    message.has_come_right(&stage, "both");
+    nothing_happens_later(&stage, &[message]);
 }

@@ -92,7 +92,7 @@ fn table(summary: &Summary, dry_run: bool) -> String {
         (summary.known, "    known already"),
         (
             summary.internal,
-            "    notices of Postfix itself, left alone",
+            "    notices of Postfix and mails of PostTLS, left alone",
         ),
         (summary.recipients, "recipients recorded"),
         (

@@ -1,8 +1,9 @@
 //! What was heard goes into the store, in a thread of its own: smtp(8) waits for the ear a fraction of a second at most,
 //! however long the store is busy.
 
+use std::cell::Cell;
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, TrySendError, sync_channel};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -29,6 +30,9 @@ struct Note {
 /// The way into the store.
 pub struct Notes {
     to: SyncSender<Note>,
+    /// Of the last note that took too long. A message may have hundreds of recipients, each with a note of its own, and all
+    /// of them are unmarked until smtp(8) goes on: a store that is stuck delays it once, and not hundreds of times.
+    late: Cell<Option<Receiver<()>>>,
     writer: JoinHandle<()>,
 }
 
@@ -37,7 +41,11 @@ impl Notes {
     pub fn new(path: PathBuf) -> Self {
         let (to, from) = sync_channel(BACKLOG);
         let writer = thread::spawn(move || write_all(&path, &from));
-        Self { to, writer }
+        Self {
+            to,
+            late: Cell::default(),
+            writer,
+        }
     }
 
     /// Notes what was heard of the message that has one of these inode numbers, if it is one of ours.
@@ -48,9 +56,14 @@ impl Notes {
             heard,
             done,
         };
+        let before = self.late.take();
+        let stuck = before.is_some_and(|done| done.try_recv() == Err(TryRecvError::Empty));
         match self.to.try_send(note) {
             // When it takes longer the note comes too late to be of use, and the recipient is known to be "sent".
-            Ok(()) => drop(finished.recv_timeout(PATIENCE)),
+            Ok(()) if stuck || finished.recv_timeout(PATIENCE).is_err() => {
+                self.late.set(Some(finished));
+            }
+            Ok(()) => {}
             Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => {
                 error!(
                     "the store is busy for too long: a delivery was heard and could not be noted"
@@ -101,4 +114,32 @@ fn write(store: &Store, note: &Note) -> Result<(), StoreError> {
         return Ok(());
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::case::Passage;
+
+    #[test]
+    fn a_store_that_is_stuck_delays_a_message_once_and_not_once_a_recipient() {
+        let (to, from) = sync_channel(BACKLOG);
+        let notes = Notes {
+            to,
+            late: Cell::default(),
+            // Takes all notes and is done with none.
+            writer: thread::spawn(move || drop(from.iter().collect::<Vec<Note>>())),
+        };
+        let begun = Instant::now();
+        let recipients = 60;
+        for _ in 0..recipients {
+            let heard = Heard {
+                passage: Passage::Clear,
+                reply: String::new(),
+            };
+            notes.note(&[1], heard);
+        }
+        assert!(begun.elapsed() < PATIENCE * recipients / 2);
+        notes.finish();
+    }
 }

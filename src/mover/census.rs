@@ -18,6 +18,7 @@ use crate::case::{MessageKey, Source};
 use crate::config::Config;
 use crate::intake::{self, Deferred, Found};
 use crate::notice;
+use crate::notify;
 use crate::postfix::instance::PostfixError;
 use crate::postfix::{Entry, Instance, ListingError, Queue, header};
 
@@ -71,7 +72,7 @@ pub struct Summary {
     pub joined: u64,
     /// Of these, those of which everything was known.
     pub known: u64,
-    /// Of these, Postfix's own notices, about which there is never a case.
+    /// Of these, Postfix's own notices and PostTLS's own mails, about which there is never a case.
     pub internal: u64,
     /// Recipients recorded, in new cases and old ones (or that would be).
     pub recipients: u64,
@@ -182,7 +183,15 @@ impl Census<'_> {
             };
             Some(sender)
         };
-        if self.is_internal(sender.as_ref()) {
+        let header = match header(&source.file, &source.content.size) {
+            Ok(header) => header,
+            Err(error) => {
+                warn!("{id}: recorded without its subject, as the header can't be read: {error}");
+                Vec::new()
+            }
+        };
+        let from = &self.config.notification.from_address;
+        if self.is_internal(sender.as_ref()) || sender.is_none() && notify::is_ours(&header, from) {
             summary.internal += 1;
             return Ok(());
         }
@@ -191,7 +200,7 @@ impl Census<'_> {
             sender,
             arrival: source.content.arrival.0,
         };
-        self.record(key, queue == Queue::Hold, &source, deferred, summary)
+        self.record(key, queue == Queue::Hold, &header, deferred, summary)
     }
 
     /// Did Postfix write the message to inform its postmaster, or us?
@@ -204,7 +213,7 @@ impl Census<'_> {
         &self,
         key: MessageKey,
         held: bool,
-        source: &source::Source,
+        header: &[u8],
         deferred: Vec<Deferred>,
         summary: &mut Summary,
     ) -> Result<(), MoveError> {
@@ -229,14 +238,7 @@ impl Census<'_> {
             summary.joined += u64::from(case.is_some());
             return Ok(());
         }
-        let original = match header(&source.file, &source.content.size) {
-            Ok(header) => notice::original(&header),
-            Err(error) => {
-                let id = &key.queue_id;
-                warn!("{id}: recorded without its subject, as the header can't be read: {error}");
-                notice::Original::default()
-            }
-        };
+        let original = notice::original(header);
         let lifetimes = self.instance.lifetimes;
         let lifetime = match &key.sender {
             Some(_) => lifetimes.message,

@@ -171,8 +171,10 @@ impl Steps<'_> {
     fn let_go(&self, journal: &Move) {
         let result = (|| {
             let now = self.store.load_move(journal.id)?;
-            if now.is_some_and(|now| now.held_before == Some(false)) {
-                self.encrypt.release_hold(&self.key.queue_id)?;
+            if let Some(now) = now.filter(|now| now.held_before == Some(false)) {
+                if !self.store.pass_hold_on(&now)? {
+                    self.encrypt.release_hold(&self.key.queue_id)?;
+                }
                 // In this order: forgotten first, our own hold would be taken for an admin's after a crash.
                 self.store.remember_hold(journal.id, None)?;
             }
@@ -255,6 +257,8 @@ impl Steps<'_> {
         let id = &self.key.queue_id;
         if let Some(source) = source::open(self.encrypt, Queue::Hold, id, false)?
             && source.is_message(self.key)
+            // One that an error keeps half-way: its recipients must not be delivered to meanwhile.
+            && !self.store.pass_hold_on(journal)?
         {
             // `postsuper -d` would also remove what Postfix has yet to report about other recipients; the queue manager
             // reports first, and then removes a message without recipients.

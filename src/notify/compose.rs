@@ -7,6 +7,7 @@
 use lettre::message::header::{HeaderName, HeaderValue};
 use lettre::message::{Mailbox, MessageBuilder, MultiPart, SinglePart, header};
 use lettre::{Address as Mail, Message};
+use mailparse::MailHeaderMap as _;
 use minijinja::value::Kwargs;
 use minijinja::{AutoEscape, Environment, ErrorKind, Value};
 
@@ -227,6 +228,26 @@ fn fill(text: &str, indent: usize) -> String {
         }
     }
     lines.join("\n")
+}
+
+/// Is a message with this header and without an envelope sender one that PostTLS wrote, from this address? Whoever makes
+/// theirs look like that gains nothing: PostTLS only leaves it alone.
+pub fn is_ours(header: &[u8], from: &Address) -> bool {
+    let Ok((fields, _)) = mailparse::parse_headers(header) else {
+        return false;
+    };
+    let generated = fields
+        .get_first_value("Auto-Submitted")
+        .is_some_and(|value| value.trim().eq_ignore_ascii_case("auto-generated"));
+    let written_by = fields
+        .get_first_header("From")
+        .and_then(|field| mailparse::addrparse_header(field).ok())
+        .and_then(|addresses| addresses.extract_single_info());
+    generated
+        && written_by.is_some_and(|one| {
+            one.addr.eq_ignore_ascii_case(from.as_str())
+                || one.addr.eq_ignore_ascii_case(&from.quoted())
+        })
 }
 
 /// A Message-ID in the domain of the From address: the library's own would be `@localhost`.

@@ -7,7 +7,7 @@ mod send;
 mod templates;
 mod texts;
 
-pub use compose::{ComposeError, Draft, Letter};
+pub use compose::{ComposeError, Draft, Letter, is_ours};
 pub use drafts::{About, ConsentLine, Line, Reminder};
 pub use send::{SendError, probe, send};
 pub use templates::{Overrides, TEMPLATES, TemplateError, overrides};

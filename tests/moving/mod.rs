@@ -104,7 +104,7 @@ pub struct Message {
     pub queue_id: String,
     pub link: String,
     pub form: String,
-    to: Vec<(String, Fate)>,
+    pub to: Vec<(String, Fate)>,
 }
 
 impl Message {

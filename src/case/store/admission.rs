@@ -87,8 +87,16 @@ impl Store {
             };
             if !is_new && new.asked == Asked::Sender {
                 // The configuration was another one before: whoever is asked about a part is told about all.
-                tx.prepare_cached("UPDATE cases SET asked = 'sender' WHERE id = ?1 AND asked <> 'sender'")?
+                let now_asked = tx
+                    .prepare_cached("UPDATE cases SET asked = 'sender' WHERE id = ?1 AND asked <> 'sender'")?
                     .execute([case])?;
+                if now_asked == 1 {
+                    // A decision about all that a page has shown must not include what it did not show.
+                    tx.prepare_cached(
+                        "UPDATE recipients SET stuck_at = ?2 WHERE case_id = ?1 AND state IN ('open', 'kept')",
+                    )?
+                    .execute(params![case, now_ms()])?;
+                }
             }
             let (mut fresh, mut decided) = (Vec::new(), Vec::new());
             for recipient in &new.recipients {
@@ -198,9 +206,10 @@ fn admit_recipient(
         Some((id, RecipientState::NotOffered, failure))
             if failure != new.failure || new.state != RecipientState::NotOffered =>
         {
+            // Only now can its sender see it: a decision about all that a page has shown before must not include it.
             tx.prepare_cached(
                 "UPDATE recipients SET failure = ?2, status = ?3, detail = ?4, may_send = ?5, state = ?6,
-                 stuck_at = coalesce(stuck_at, ?7) WHERE id = ?1",
+                 stuck_at = CASE WHEN ?6 = 'not-offered' THEN coalesce(stuck_at, ?7) ELSE ?7 END WHERE id = ?1",
             )?
             .execute(params![
                 id,

@@ -158,6 +158,29 @@ impl Store {
         })
     }
 
+    /// Is another move of the same message half-way? Then it needs the hold for longer than this one, and it is recorded
+    /// that it ends it, if this one was to do so.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub fn pass_hold_on(&self, done: &Move) -> Result<bool, StoreError> {
+        self.write("cannot pass a hold on", |tx| {
+            let others = "case_id = ?1 AND id <> ?2 AND step IN ('begun', 'marked', 'requeued')";
+            let half_way = tx
+                .prepare_cached(&format!(
+                    "SELECT EXISTS (SELECT 1 FROM moves WHERE {others})"
+                ))?
+                .query_row(params![done.case, done.id.0], |row| row.get(0))?;
+            if half_way && done.held_before != Some(true) {
+                tx.execute(
+                    &format!("UPDATE moves SET held_before = 0 WHERE {others}"),
+                    params![done.case, done.id.0],
+                )?;
+            }
+            Ok(half_way)
+        })
+    }
+
     /// Forgets a copy that never appeared, so that the move starts over.
     ///
     /// # Errors

@@ -410,3 +410,46 @@ fn a_stuck_mail_to_the_admin_makes_no_other_mail_to_the_admin() {
         assert_eq!(told(), expected, "{queue_id}");
     }
 }
+
+/// What becomes of a message that a page could not show when its sender, on that page, has all sent that it shows.
+fn unseen_by_all(first: &Found, before: &Config, second: &Found, after: &Config) {
+    let (_directory, store) = store();
+    let hidden = intake::admit(&store, before, first).unwrap().case;
+    let pause = || std::thread::sleep(std::time::Duration::from_millis(5));
+    pause();
+    let shown = found("ABCDEF2", "two@x.test", Failure::NotOffered);
+    let shown = intake::admit(&store, after, &shown).unwrap().case;
+    let sender = address("a@b.test");
+    let page = store.inbox_summary(&sender).unwrap();
+    assert_eq!((page.messages, page.recipients), (1, 1));
+    pause();
+    assert_eq!(intake::admit(&store, after, second).unwrap().case, hidden);
+    let bulk = Bulk {
+        sender: &sender,
+        action: Action::Send,
+        domain: None,
+        seen: page.latest,
+        client: "::1",
+    };
+    let (decided, _) = store.decide_bulk(&bulk, BulkMark::START).unwrap();
+    let cases: Vec<CaseId> = decided.iter().map(|one| one.case).collect();
+    assert_eq!(cases, [shown]);
+    assert!(store.inbox_summary(&sender).unwrap().recipients > 0);
+}
+
+#[test]
+fn a_decision_about_all_is_not_about_what_was_found_earlier_and_shown_later() {
+    let stuck = found("ABCDEF1", "one@x.test", Failure::NotOffered);
+    // It was on hold, and nobody was asked.
+    let mut held = stuck.clone();
+    held.held = true;
+    unseen_by_all(&held, &config(), &stuck, &config());
+    // TLS was broken on our side first.
+    let ours = found("ABCDEF1", "one@x.test", Failure::LocalFault);
+    unseen_by_all(&ours, &config(), &stuck, &config());
+    // The sender was not one of ours, and is now.
+    let mut others = config();
+    others.senders.internal = vec!["elsewhere.test".parse().unwrap()];
+    let joins = found("ABCDEF1", "three@x.test", Failure::NotOffered);
+    unseen_by_all(&stuck, &others, &joins, &config());
+}
