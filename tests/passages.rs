@@ -280,6 +280,7 @@ fn an_ear_that_dies_before_the_message_is_handed_over_delays_it_only() {
         stage.run("postqueue", Instance::May, &["-f"]);
         passes(&stage, &queue_id, "bob@plain.test", "clear");
         stage.queues_are_empty();
+        stage.arrival("bob@plain.test");
         assert_eq!(stage.arrivals("bob@plain.test").len(), 1);
     }
 }
