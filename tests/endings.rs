@@ -35,6 +35,7 @@ fn delivered_after_all_to_the_only_recipient() {
         "{queue_id}: to=<bob@plain.test>, status=delivered"
     ));
     stage.queues_are_empty();
+    stage.arrival("bob@plain.test");
     assert_eq!(stage.arrivals("bob@plain.test").len(), 1);
 }
 

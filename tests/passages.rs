@@ -136,6 +136,7 @@ fn one_message_over_tls_and_in_plain_text() {
             "encrypted"
         };
         passes(&stage, &queue_id, address, wanted);
+        stage.arrival(address);
         assert_eq!(stage.arrivals(address).len(), 1);
     }
     stage.queues_are_empty();
