@@ -133,6 +133,7 @@ pub fn instances_and_spools(clinic: &mut Clinic) {
             ("file-systems", "skip"),
             ("may-backoff", "skip"),
             ("may-delay-warning-time", "skip"),
+            ("may-ear", "skip"),
             ("may-inet", "skip"),
             ("may-instance", "fail"),
             ("may-level", "skip"),
@@ -187,10 +188,12 @@ fn on_a_full_file_system(clinic: &Clinic, directory: &str) -> Output {
                 install -d -o postfix -m 0700 "$2/$queue"
             fi
         done
-        if test -d "$1/original/pid"; then
-            mkdir "$2/pid"
-            mount --bind "$1/original/pid" "$2/pid"
-        fi
+        for part in pid private; do
+            if test -d "$1/original/$part"; then
+                mkdir "$2/$part"
+                mount --bind "$1/original/$part" "$2/$part"
+            fi
+        done
         for file in "$1/original"/*.db*; do
             if test -f "$file"; then cp -a "$file" "$2/"; fi
         done
