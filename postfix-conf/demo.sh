@@ -1,7 +1,7 @@
 #!/bin/sh
 # Shows PostTLS's main job on real Postfix: builds it, starts three Postfix instances in a directory of their own, sends
-# one mail to a domain with TLS and one to a domain without. With --auto it clicks by itself, checks that everything came
-# out right, cleans up, and says so by its exit code.
+# one mail to a domain with TLS and one to a domain without. With --auto it clicks by itself, checks that everything
+# came out right, cleans up, and says so by its exit code.
 set -eu
 cd "$(dirname "$0")/.."
 . tests/prepare.sh

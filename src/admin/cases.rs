@@ -85,7 +85,7 @@ pub(super) fn list(options: &CasesOptions, config: &Path) -> Done {
     if odd > 0 {
         let _ = writeln!(
             out,
-            "{odd} notices could not be used; they are in the table odd_notices of the store."
+            "Notices that could not be used: {odd}. They are in the table odd_notices of the store, with the reason."
         );
     }
     print(&out)?;
@@ -122,7 +122,9 @@ pub(super) fn show(options: &CaseOptions, config: &Path) -> Done {
         if case.redacted_at.is_none() {
             let _ = writeln!(out, "    subject: {}", text::readable(&case.subject, 100));
         }
-        if let Some(until) = case.retry_until {
+        if let Some(until) = case.retry_until
+            && case.state != CaseState::Closed
+        {
             let _ = writeln!(
                 out,
                 "    Postfix keeps trying until {}",

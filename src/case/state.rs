@@ -34,6 +34,7 @@ macro_rules! named {
             fn from_str(text: &str) -> Result<Self, UnknownName> {
                 Self::ALL.iter().copied().find(|known| known.as_str() == text).ok_or_else(|| UnknownName {
                     kind: stringify!($name),
+                    known: Self::ALL.iter().map(|known| known.as_str()).collect::<Vec<_>>().join(", "),
                     text: text.chars().take(80).collect(),
                 })
             }
@@ -43,10 +44,12 @@ macro_rules! named {
 
 /// A name that no variant has.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{text:?} is no {kind}")]
+#[error("{text:?} is none of {known}")]
 pub struct UnknownName {
     /// The type that was asked for.
     pub kind: &'static str,
+    /// The names that it has.
+    pub known: String,
     /// The name.
     pub text: String,
 }

@@ -11,9 +11,7 @@ use super::{Config, environment, read};
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// The file can't be read.
-    #[error(
-        "{path}: cannot read the configuration: {source}; name another file with --config, run `posttls init`, or give all required keys as variables"
-    )]
+    #[error("{path}: cannot read the configuration: {source}; {}", advice(source))]
     Unreadable {
         /// The file.
         path: PathBuf,
@@ -38,6 +36,14 @@ pub enum ConfigError {
         /// What is wrong, and what would be right.
         message: String,
     },
+}
+
+fn advice(source: &std::io::Error) -> &'static str {
+    if source.kind() == std::io::ErrorKind::PermissionDenied {
+        "it holds secrets, and is for root and the hook's user: run this as root"
+    } else {
+        "name another file with --config, run `posttls init`, or give all required keys as variables"
+    }
 }
 
 /// The variables of this process that may give a key.

@@ -274,8 +274,11 @@ impl Steps<'_> {
         }
         fail_point!("move::finished-unsaid");
         let copy = journal.copy_name.as_deref().unwrap_or("none");
-        self.store
-            .finish_move(journal, &format!("queue ID in the may instance: {copy}"))?;
+        let detail = match &journal.copy_name {
+            Some(copy) => format!("queue ID in the may instance: {copy}"),
+            None => "nothing went to the may instance".to_owned(),
+        };
+        self.store.finish_move(journal, &detail)?;
         for recipient in &journal.recipients {
             let status = recipient.outcome.unwrap_or(Outcome::AlreadyGone);
             info!(

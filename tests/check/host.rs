@@ -18,11 +18,7 @@ pub fn users_and_files(clinic: &mut Clinic) {
     let user = "user=nobody:nogroup";
     let master = "encrypt/master.cf";
     let secrets = [("configuration-access", "fail"), ("link-key", "fail")];
-    let bad_user = [
-        ("ear-service", "fail"),
-        ("pipe-user", "fail"),
-        ("store-access", "fail"),
-    ];
+    let bad_user = [("pipe-user", "fail"), ("store-access", "fail")];
     clinic.broken(
         "a hook that is root",
         |c| c.replace(master, user, "user=root"),
@@ -134,11 +130,10 @@ pub fn instances_and_spools(clinic: &mut Clinic) {
         "a may instance that is not there",
         |c| c.stage.configure("may", "config_dir", "\"/nowhere\""),
         &[
-            ("ear-service", "skip"),
-            ("ear-tables", "skip"),
             ("file-systems", "skip"),
             ("may-backoff", "skip"),
             ("may-delay-warning-time", "skip"),
+            ("may-ear", "skip"),
             ("may-inet", "skip"),
             ("may-instance", "fail"),
             ("may-level", "skip"),
@@ -193,10 +188,12 @@ fn on_a_full_file_system(clinic: &Clinic, directory: &str) -> Output {
                 install -d -o postfix -m 0700 "$2/$queue"
             fi
         done
-        if test -d "$1/original/pid"; then
-            mkdir "$2/pid"
-            mount --bind "$1/original/pid" "$2/pid"
-        fi
+        for part in pid private; do
+            if test -d "$1/original/$part"; then
+                mkdir "$2/$part"
+                mount --bind "$1/original/$part" "$2/$part"
+            fi
+        done
         for file in "$1/original"/*.db*; do
             if test -f "$file"; then cp -a "$file" "$2/"; fi
         done

@@ -97,17 +97,17 @@ pub fn levels_and_times(clinic: &mut Clinic) {
         (
             May,
             "smtp_discard_ehlo_keyword_address_maps=",
-            ("ear-tables", "warn"),
+            ("may-ear", "warn"),
         ),
         (
             May,
             "smtp_connection_cache_on_demand=yes",
-            ("ear-tables", "warn"),
+            ("may-ear", "warn"),
         ),
         (
             May,
             "smtp_reply_filter=socketmap:unix:private/posttls-ear:reply",
-            ("ear-tables", "fail"),
+            ("may-ear", "fail"),
         ),
     ] {
         clinic.broken(setting, |c| c.set(instance, setting), &[expected]);
@@ -136,18 +136,7 @@ pub fn levels_and_times(clinic: &mut Clinic) {
             &[(check, "warn")],
         );
     }
-    let master = "may/master.cf";
-    for (from, to) in [
-        ("posttls-ear unix", "posttls-eye unix"),
-        ("/bin/posttls-ear ", "/bin/no-ear "),
-        ("  user=nobody:nogroup", "  user=daemon:daemon"),
-    ] {
-        clinic.broken(
-            from,
-            |c| c.replace(master, from, to),
-            &[("ear-service", "fail")],
-        );
-    }
+    the_ear(clinic);
     // The sandbox's may instance listens, and what a real one does not may not be complained about.
     clinic.set(May, "master_service_disable=inet");
     let output = clinic.stage.posttls(&["check", "--json"]);
@@ -158,6 +147,68 @@ pub fn levels_and_times(clinic: &mut Clinic) {
     assert!(!not_ok(&findings(&output)).contains_key("may-inet"));
     clinic.seen.insert("may-inet".to_owned());
     clinic.restore();
+}
+
+fn the_ear(clinic: &mut Clinic) {
+    let master = "may/master.cf";
+    let text = fs::read_to_string(clinic.path(master)).expect("a file");
+    let own = text
+        .lines()
+        .find(|line| line.contains("user="))
+        .expect("a user")
+        .to_owned();
+    let (fail, warn) = ([("may-ear", "fail")], [("may-ear", "warn")]);
+    for (what, from, to) in [
+        (
+            "no ear in master.cf",
+            "posttls-ear unix",
+            "posttls-rae unix",
+        ),
+        (
+            "an ear that is not there",
+            "/bin/posttls-ear",
+            "/bin/nothing",
+        ),
+        ("an ear of another user", own.as_str(), "  user=daemon"),
+        ("an ear of nobody", own.as_str(), "  user=no-such-user"),
+        (
+            "an ear with another configuration",
+            "/posttls.toml",
+            "/other.toml",
+        ),
+    ] {
+        clinic.broken(what, |c| c.replace(master, from, to), &fail);
+    }
+    clinic.broken(
+        "an ear that hears half",
+        |c| c.set(Instance::May, "smtp_reply_filter="),
+        &warn,
+    );
+    clinic.broken(
+        "no ear",
+        |c| {
+            for name in [
+                "smtp_reply_filter=",
+                "smtp_discard_ehlo_keyword_address_maps=",
+                "smtp_delivery_status_filter=",
+            ] {
+                c.set(Instance::May, name);
+            }
+        },
+        &warn,
+    );
+    let socket = clinic
+        .stage
+        .sandbox
+        .queue_dir(Instance::May)
+        .join("private/posttls-ear");
+    let aside = socket.with_extension("aside");
+    clinic.ill(
+        "an ear that does not answer",
+        |_| fs::rename(&socket, &aside).expect("a socket"),
+        &fail,
+        |_| fs::rename(&aside, &socket).expect("a socket"),
+    );
 }
 
 pub fn the_way_of_notices(clinic: &mut Clinic) {

@@ -63,9 +63,17 @@ pub(super) fn may_running(at: &Context<'_>) -> Outcome {
     Ok(runs("may", at.may()?))
 }
 
+/// A value as people see that there is none.
+pub(super) fn shown(value: &str) -> &str {
+    if value.is_empty() { "(nothing)" } else { value }
+}
+
 pub(super) fn encrypt_level(at: &Context<'_>) -> Outcome {
     let level = at.encrypt()?.get("smtp_tls_security_level");
-    let what = format!("encrypt instance: smtp_tls_security_level = {level}");
+    let what = format!(
+        "encrypt instance: smtp_tls_security_level = {}",
+        shown(level)
+    );
     Ok(match level {
         "encrypt" => Verdict::ok(what),
         _ if MANDATORY.contains(&level) => Verdict::warn(
@@ -155,7 +163,7 @@ pub(super) fn tls_required(at: &Context<'_>) -> Outcome {
 
 pub(super) fn may_level(at: &Context<'_>) -> Outcome {
     let level = at.may()?.get("smtp_tls_security_level");
-    let what = format!("may instance: smtp_tls_security_level = {level}");
+    let what = format!("may instance: smtp_tls_security_level = {}", shown(level));
     Ok(match level {
         "may" => Verdict::ok(what),
         DANE => Verdict::warn(

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use super::context::{ADDRESS, Context};
+use super::instances::shown;
 use super::{Outcome, Skip, Verdict};
 use crate::postfix::settings::seconds;
 use crate::postfix::{Service, Settings};
@@ -62,7 +63,7 @@ pub(super) fn defer_service(at: &Context<'_>) -> Outcome {
         .filter_map(|(name, wanted)| {
             let found = settings.option(service, name).unwrap_or_default();
             let good = wanted.map_or(!found.is_empty(), |wanted| found == wanted);
-            (!good).then(|| format!("{name} = {found}"))
+            (!good).then(|| format!("{name} = {}", shown(found)))
         })
         .collect();
     Ok(if wrong.is_empty() {

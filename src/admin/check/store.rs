@@ -17,7 +17,7 @@ pub(super) fn opens(at: &Context<'_>) -> Outcome {
     Ok(match &at.store {
         Err(error) => Verdict::fail(
             format!("store: {error}"),
-            "`posttls init` makes one where none is; restore one that is damaged",
+            "`posttls init` makes one where none is; free space if its file system is full; restore one that is damaged",
         ),
         Ok(health) => match health.version {
             Version::Current => Verdict::ok(format!("store {path}")),
@@ -53,8 +53,7 @@ pub(super) fn conflicts(at: &Context<'_>) -> Outcome {
     } else {
         Verdict::warn(
             format!(
-                "{} moves are stopped in the middle, for you to look at: {}",
-                stopped.len(),
+                "moves that are stopped in the middle, for you to look at: {}",
                 stopped.join(", ")
             ),
             "`posttls resolve QUEUE_ID` shows what is where, and records that you have settled it",
@@ -68,7 +67,7 @@ pub(super) fn odd_notices(at: &Context<'_>) -> Outcome {
         Verdict::ok("no notice was refused or misunderstood")
     } else {
         Verdict::warn(
-            format!("{count} notices were refused or misunderstood"),
+            format!("notices that were refused or misunderstood: {count}"),
             format!(
                 "they are in the table odd_notices of {}, with the reason; delete them there when you have looked",
                 at.config.store.path.display()

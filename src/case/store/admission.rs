@@ -125,7 +125,7 @@ impl Store {
             }
             if is_new {
                 let count = new.recipients.len();
-                let detail = format!("{count} recipients deferred, state {state}, by {}", new.source);
+                let detail = format!("recipients deferred: {count}, state {state}, by {}", new.source);
                 record(tx, case, "", "opened", &detail)?;
             }
             Ok(Admitted { case, opened: is_new, fresh, decided })

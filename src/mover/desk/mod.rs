@@ -68,7 +68,7 @@ pub enum DeskError {
     #[error(transparent)]
     Store(#[from] StoreError),
     /// The decision names somebody who is not in the case.
-    #[error("the message has no recipient {0} to decide about")]
+    #[error("PostTLS knows no recipient {0}")]
     Stranger(String),
     /// The decision names a case that is not the sender's.
     #[error("the sender has no case {0} to decide about")]
