@@ -4,6 +4,7 @@
 
 use super::Config;
 use crate::case::Failure;
+use crate::domain::Domain;
 
 /// Days for which Postfix tries by default (maximal_queue_lifetime).
 const USUAL_LIFETIME_DAYS: u16 = 5;
@@ -59,6 +60,13 @@ impl Config {
         }
         if !(1..=64).contains(&self.mover.workers) {
             return Err(("mover.workers", "must be from 1 to 64".to_owned()));
+        }
+        let from = &self.notification.from_address;
+        if Domain::of(from).is_none() {
+            return Err((
+                "notification.from_address",
+                format!("{from} has no domain: a mail from there is refused"),
+            ));
         }
         if !(1..=120).contains(&self.notification.smtp_timeout_seconds) {
             return Err((

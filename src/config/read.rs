@@ -318,6 +318,14 @@ mod tests {
     }
 
     #[test]
+    fn mail_needs_an_address_that_it_can_come_from() {
+        let text = MINIMAL.replace("a@x.example", "nonsense");
+        let problem = read(&text).unwrap_err();
+        let expected = "notification.from_address: nonsense has no domain";
+        assert!(problem.message.starts_with(expected), "{problem:?}");
+    }
+
+    #[test]
     fn the_nearest_domain_says_the_language() {
         let text = format!(
             "{MINIMAL}languages = {{ \"example.de\" = \"de\", \"en.example.de\" = \"en\", \"bücher.example\" = \"de\" }}\n"
