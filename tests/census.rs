@@ -355,6 +355,7 @@ fn a_terminal_shows_how_far_it_is_and_nothing_else_does() {
             &words.join(" "),
             "/dev/null",
         ])
+        .env("TERM", "xterm")
         .stdin(Stdio::null())
         .output()
         .expect("script");
