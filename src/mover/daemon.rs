@@ -168,7 +168,6 @@ pub fn run(config_path: &Path) -> Result<(), DaemonError> {
         started.recv().map_err(|_| DaemonError::Child)?;
         serving
     };
-    super::retention::start(config_path.to_owned(), Arc::clone(&store));
     let watch = Watch::start(Arc::clone(&store), Arc::clone(&engine), config.clone());
     let writing = {
         let courier = Arc::clone(&courier);

@@ -1,35 +1,21 @@
-//! Forgets what the configuration says is to be kept no longer: in a thread of its own, once an hour, a batch at a time.
+//! Forgets what the configuration says is to be kept no longer, a batch at a time. [`super::watch`] says when.
 
-use std::path::PathBuf;
-use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use log::{error, info};
+use log::info;
 
 use crate::case::store::{Store, StoreError};
 use crate::config::Config;
 
-/// Between two looks.
-const EVERY: Duration = Duration::from_secs(3600);
 /// Between two batches, for those who wait for the write lock.
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// Begins to forget, for as long as this process lives. The configuration is read anew for every look.
-pub(super) fn start(config: PathBuf, store: Arc<Store>) {
-    thread::spawn(move || {
-        loop {
-            match Config::load(&config) {
-                Ok(config) => look(&config, &store)
-                    .unwrap_or_else(|error| error!("retention: {error}; next try in an hour")),
-                Err(error) => error!("retention: {error}; next try in an hour"),
-            }
-            thread::sleep(EVERY);
-        }
-    });
-}
-
-fn look(config: &Config, store: &Store) -> Result<(), StoreError> {
+/// Forgets all that is old enough now.
+///
+/// # Errors
+/// When the store fails; what was not forgotten is so next time.
+pub(super) fn forget(config: &Config, store: &Store) -> Result<(), StoreError> {
     let days = config.retention.days;
     if days == 0 {
         return Ok(());

@@ -1,5 +1,5 @@
-//! When sweep and census run: two threads, so that a census of a long queue keeps no sweep waiting. Both follow a reload
-//! of the configuration at once.
+//! When sweep, census and retention run: three threads, so that none that takes long keeps another waiting. All follow a
+//! reload of the configuration at once.
 
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread;
@@ -9,9 +9,13 @@ use log::{error, info};
 
 use super::census::{Census, Go};
 use super::engine::Engine;
+use super::retention;
 use super::sweep::Sweep;
 use crate::case::store::Store;
 use crate::config::Config;
+
+/// Between two looks at what is to be kept no longer.
+const FORGET_EVERY: Duration = Duration::from_secs(3600);
 
 /// Looks after what is in the queue of the encrypt instance, for as long as the process lives.
 pub struct Watch {
@@ -22,7 +26,7 @@ pub struct Watch {
 }
 
 impl Watch {
-    /// Begins to look, after a first pause.
+    /// Begins to look, after a first pause; and to forget, at once.
     pub fn start(store: Arc<Store>, engine: Arc<Engine>, config: Config) -> Arc<Self> {
         let watch = Arc::new(Self {
             store,
@@ -34,6 +38,8 @@ impl Watch {
         thread::spawn(move || sweeping.sweep());
         let counting = Arc::clone(&watch);
         thread::spawn(move || counting.census());
+        let forgetting = Arc::clone(&watch);
+        thread::spawn(move || forgetting.forget());
         watch
     }
 
@@ -92,6 +98,16 @@ impl Watch {
                 Ok(summary) => info!("{summary}"),
                 Err(error) => error!("{error}; the next census will look again"),
             }
+        }
+    }
+
+    fn forget(&self) {
+        let mut pause: fn(&Config) -> Option<Duration> = |_| Some(Duration::ZERO);
+        loop {
+            let config = self.wait(Instant::now(), pause);
+            pause = |_| Some(FORGET_EVERY);
+            retention::forget(&config, &self.store)
+                .unwrap_or_else(|error| error!("retention: {error}; next try in an hour"));
         }
     }
 }
