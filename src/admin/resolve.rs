@@ -9,6 +9,7 @@ use std::path::Path;
 use clap::Args;
 
 use super::cases::no_case;
+use super::who::who;
 use super::{AdminError, Done, print};
 use crate::case::store::Store;
 use crate::config::Config;
@@ -69,7 +70,7 @@ pub(super) fn run(options: &ResolveOptions, config: &Path) -> Done {
         return Ok(Exit::Ok);
     }
     if options.settled {
-        let by = std::env::var("SUDO_USER").unwrap_or_else(|_| "root".to_owned());
+        let by = who();
         for case in &cases {
             store.resolve_conflicts(case.id, &by)?;
         }

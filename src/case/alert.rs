@@ -2,6 +2,8 @@
 //!
 //! A cause is what makes two troubles the same one. What differs from message to message is the example, not the cause.
 
+pub use super::state::AlertKind as Kind;
+
 /// Beginning of the cause when TLS does not work on our side; what Postfix said follows.
 pub const LOCAL_FAULT: &str = "local fault: ";
 /// Mail of senders who are not asked is stuck, and the configuration says "tell".
@@ -13,34 +15,7 @@ pub const CEILING: &str = "limits.per_hour is reached";
 /// The mail server refuses what senders are to be told.
 pub const REFUSED: &str = "mail to senders is refused";
 
-/// What kind of cause it is: the catalogues of texts have an advice for each.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
-    /// [`LOCAL_FAULT`].
-    LocalFault,
-    /// [`UNASKED`].
-    Unasked,
-    /// [`SENDER_CEILING`].
-    SenderCeiling,
-    /// [`CEILING`].
-    Ceiling,
-    /// [`REFUSED`].
-    Refused,
-    /// Something else.
-    Other,
-}
-
 impl Kind {
-    /// Every kind.
-    pub const ALL: [Self; 6] = [
-        Self::LocalFault,
-        Self::Unasked,
-        Self::SenderCeiling,
-        Self::Ceiling,
-        Self::Refused,
-        Self::Other,
-    ];
-
     /// The kind of a cause.
     pub fn of(cause: &str) -> Self {
         match cause {
@@ -50,18 +25,6 @@ impl Kind {
             REFUSED => Self::Refused,
             other if other.starts_with(LOCAL_FAULT) => Self::LocalFault,
             _ => Self::Other,
-        }
-    }
-
-    /// Its name in the catalogues.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::LocalFault => "local-fault",
-            Self::Unasked => "unasked",
-            Self::SenderCeiling => "sender-ceiling",
-            Self::Ceiling => "ceiling",
-            Self::Refused => "refused",
-            Self::Other => "other",
         }
     }
 }

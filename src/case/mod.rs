@@ -88,6 +88,19 @@ pub struct Case {
     pub redacted_at: Option<i64>,
 }
 
+/// Seconds that a message is expected to stay queued when nobody said: Postfix's default five days.
+pub const USUAL_LIFETIME: i64 = 5 * 86_400;
+
+impl Case {
+    /// Until when a link to it opens its page, in Unix seconds: `valid_days` longer than Postfix keeps the message.
+    pub fn link_expiry(&self, valid_days: u16) -> i64 {
+        let until = self
+            .retry_until
+            .unwrap_or(self.key.arrival + USUAL_LIFETIME);
+        until + i64::from(valid_days) * 86_400
+    }
+}
+
 /// A recipient of a case.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Recipient {

@@ -217,6 +217,24 @@ named! {
 }
 
 named! {
+    /// What kind of cause a mail to the admin has: the catalogues of texts have an advice for each.
+    AlertKind {
+        /// [`super::alert::LOCAL_FAULT`].
+        LocalFault = "local-fault",
+        /// [`super::alert::UNASKED`].
+        Unasked = "unasked",
+        /// [`super::alert::SENDER_CEILING`].
+        SenderCeiling = "sender-ceiling",
+        /// [`super::alert::CEILING`].
+        Ceiling = "ceiling",
+        /// [`super::alert::REFUSED`].
+        Refused = "refused",
+        /// Something else.
+        Other = "other",
+    }
+}
+
+named! {
     /// What a remembered choice is about.
     Scope {
         /// One recipient address.

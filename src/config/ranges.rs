@@ -3,11 +3,11 @@
 //! Apart from the names and types, as this is where a new key gets its limits.
 
 use super::Config;
-use crate::case::Failure;
+use crate::case::{Failure, USUAL_LIFETIME};
 use crate::domain::Domain;
 
 /// Days for which Postfix tries by default (maximal_queue_lifetime).
-const USUAL_LIFETIME_DAYS: u16 = 5;
+const USUAL_LIFETIME_DAYS: u16 = (USUAL_LIFETIME / 86_400) as u16;
 
 impl Config {
     /// What types can't say: ranges, and settings that must differ.

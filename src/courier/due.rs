@@ -1,20 +1,18 @@
 //! One round of the courier: who is owed what now, and what is tried again when. Pauses are in memory only: a courier
 //! that was just started tries everything at once.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 
 use log::{error, info, warn};
 
-use super::rules::{self, NotNow};
+use super::rules::{self, HOUR_MS, MINUTE_MS, NotNow};
 use super::writer::{HOOK_MS, Told, Trouble, Writer};
 use crate::address::Address;
-use crate::case::store::{Owed, now_ms};
+use crate::case::store::{Alert, Owed, now_ms};
 use crate::case::{CaseId, LetterKind, News, alert};
 
 const SECOND_MS: i64 = 1_000;
-const MINUTE_MS: i64 = 60 * SECOND_MS;
-const HOUR_MS: i64 = 60 * MINUTE_MS;
 /// What has to wait for the limits is looked at again after this at the latest.
 const LOOK_AGAIN_MS: i64 = 5 * SECOND_MS;
 /// Informations that could not be sent for so long are given up: the server refuses them, or there is none.
@@ -164,12 +162,9 @@ impl<'a> Rounds<'a> {
         if let Err(why) = rules::may_write(LetterKind::Digest, &history, limits, now) {
             return self.note(sender, Class::Stuck, Ok(Told::NotNow(why)));
         }
-        let mut cases: Vec<CaseId> = Vec::new();
-        for one in owed {
-            if cases.last() != Some(&one.case) && !cases.contains(&one.case) {
-                cases.push(one.case);
-            }
-        }
+        let mut known = HashSet::new();
+        let mut cases: Vec<CaseId> = owed.iter().map(|one| one.case).collect();
+        cases.retain(|id| known.insert(*id));
         if !rules::one_by_one(cases.len(), &history, limits, now) && cases.len() > 1 {
             let told = self.busy(|writer| writer.tell_together(sender));
             return self.note(sender, Class::Stuck, told);
@@ -312,22 +307,12 @@ impl<'a> Rounds<'a> {
         }
         let Some(admin) = self.writer.config.notification.admin_address.clone() else {
             self.writer.store.alerts_told(&due)?;
-            for one in &due {
-                error!(
-                    "{}: {} times, for example {}",
-                    one.cause, one.count, one.detail
-                );
-            }
+            due.iter().for_each(complain);
             return Ok(());
         };
         match self.busy(|writer| writer.alert(&admin, &due)) {
             Ok(()) => {
-                for one in &due {
-                    error!(
-                        "{}: {} times, for example {}",
-                        one.cause, one.count, one.detail
-                    );
-                }
+                due.iter().for_each(complain);
                 info!("to=<{admin}>, the admin was told of {} matters", due.len());
                 // However many causes come up one after the other, that is one mail a minute.
                 self.admin = Pause {
@@ -338,12 +323,8 @@ impl<'a> Rounds<'a> {
             }
             Err(trouble) if trouble.is_about_one() => {
                 let pause = self.admin.grow(now, REFUSED_PAUSE);
-                for one in due.iter().filter(|one| one.cause == alert::REFUSED) {
-                    error!(
-                        "{}: {} times, for example {}",
-                        one.cause, one.count, one.detail
-                    );
-                }
+                let refused = due.iter().filter(|one| one.cause == alert::REFUSED);
+                refused.for_each(complain);
                 error!(
                     "to=<{admin}>: the admin can't be told: {trouble}; next try in {} s",
                     pause / SECOND_MS
@@ -353,4 +334,14 @@ impl<'a> Rounds<'a> {
             Err(trouble) => Err(trouble),
         }
     }
+}
+
+fn complain(about: &Alert) {
+    let Alert {
+        cause,
+        detail,
+        count,
+        ..
+    } = about;
+    error!("{cause}: {count} times, for example {detail}");
 }

@@ -3,16 +3,12 @@
 
 use std::fmt;
 
+use crate::case::LetterKind;
 use crate::case::store::History;
-use crate::case::{Case, LetterKind};
 use crate::config::{Limits, Reminders};
 
-const MINUTE_MS: i64 = 60_000;
-const HOUR_MS: i64 = 60 * MINUTE_MS;
-const DAY_SECONDS: i64 = 86_400;
-
-/// Seconds that a message is expected to stay queued when its notice does not say: Postfix's default five days.
-const USUAL_LIFETIME: i64 = 5 * DAY_SECONDS;
+pub(super) const MINUTE_MS: i64 = 60_000;
+pub(super) const HOUR_MS: i64 = 60 * MINUTE_MS;
 
 /// Why a mail has to wait, and when to ask again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -143,14 +139,6 @@ pub fn next_reminder(
         .map(|hours| told + i64::from(*hours) * HOUR_MS)
         .find(|at| *at > after)
         .filter(|at| retry_until.is_none_or(|end| *at < end * 1000))
-}
-
-/// Until when a link to this message opens its page, in Unix seconds.
-pub fn link_expiry(case: &Case, valid_days: u16) -> i64 {
-    let until = case
-        .retry_until
-        .unwrap_or(case.key.arrival + USUAL_LIFETIME);
-    until + i64::from(valid_days) * DAY_SECONDS
 }
 
 #[cfg(test)]

@@ -399,7 +399,7 @@ impl<'a> Writer<'a> {
         recipients: &[crate::case::Recipient],
         reminder: Option<Reminder>,
     ) -> Result<Draft<'d>, Trouble> {
-        let expiry = rules::link_expiry(case, self.config.link.valid_days);
+        let expiry = case.link_expiry(self.config.link.valid_days);
         let url = self.config.case_url(&self.keys.sign(case.id, expiry));
         let settings = &self.config.notification;
         Ok(Draft::notification(
@@ -414,9 +414,7 @@ impl<'a> Writer<'a> {
         reminder: Option<Reminder>,
     ) -> Result<Draft<'d>, Trouble> {
         let days = self.config.link.valid_days;
-        let expiries = messages
-            .iter()
-            .map(|about| rules::link_expiry(&about.case, days));
+        let expiries = messages.iter().map(|about| about.case.link_expiry(days));
         let id = self.store.sender_id(sender)?;
         let token = self.keys.sign(id, expiries.max().unwrap_or_default());
         let url = self.config.sender_url(&token);

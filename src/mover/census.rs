@@ -10,8 +10,7 @@ use std::fmt;
 use log::warn;
 use serde::Serialize;
 
-use super::late::{self, Log};
-use super::{MoveError, source};
+use super::{MoveError, late, source};
 use crate::address::Address;
 use crate::case::store::{Store, StoreError};
 use crate::case::{MessageKey, Source};
@@ -20,7 +19,7 @@ use crate::intake::{self, Deferred, Found};
 use crate::notice;
 use crate::notify;
 use crate::postfix::instance::PostfixError;
-use crate::postfix::{Entry, Instance, ListingError, Queue, header};
+use crate::postfix::{Entry, Instance, ListingError, Log, Queue, header};
 
 /// A look through the whole queue.
 pub struct Census<'a> {

@@ -8,12 +8,11 @@ use std::collections::{HashMap, HashSet};
 use jiff::Timestamp;
 
 use super::engine::Engine;
-use super::late::{self, Log};
 use super::source::{self, Source};
-use super::{MoveError, Sighting};
+use super::{MoveError, Sighting, late};
 use crate::case::store::{Store, StoreError};
 use crate::case::{Case, CaseState, Recipient, RecipientState};
-use crate::postfix::{Instance, deferrals};
+use crate::postfix::{Instance, Log, deferrals};
 
 /// What the queue says of a recipient.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

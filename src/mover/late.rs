@@ -3,64 +3,33 @@
 //! Apart because sweep and census ask the same of a message, the one because it knows it and the other because it does not.
 
 use std::collections::{HashMap, HashSet};
-use std::fs::OpenOptions;
-use std::io::{self, Read as _};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::io::Read as _;
 
 use log::warn;
-use rustix::fs::OFlags;
 
 use super::MoveError;
 use super::source::Source;
 use crate::case::{Failure, Recipient, RecipientState};
 use crate::domain::Domain;
 use crate::intake::Deferred;
-use crate::notice::classify_deferral;
-use crate::postfix::{Deferral, Instance, QueueId, deferrals};
+use crate::notice::{self, classify_deferral};
+use crate::postfix::{Deferral, Instance, Log, QueueId, deferrals};
 
 /// Octets read of a log: that of 200,000 recipients.
 const MAX_LOG: u64 = 64 << 20;
-
-/// The domain of PostTLS's own notices, which exists nowhere. A recipient there is the hook, at which a notice waits.
-const OWN_DOMAIN: &str = "posttls.invalid";
-
-/// Postfix's records about a message, beside its queue file.
-#[derive(Debug, Clone, Copy)]
-pub enum Log {
-    /// What the last attempt deferred.
-    Defer,
-    /// What is to be returned to the sender.
-    Bounce,
-}
-
-impl Log {
-    /// The directory below the queue directory.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Defer => "defer",
-            Self::Bounce => "bounce",
-        }
-    }
-}
 
 /// Reads a log. `None` when there is none (now).
 ///
 /// # Errors
 /// When it is there and can't be read.
 pub fn read(instance: &Instance, log: Log, id: &QueueId) -> Result<Option<Vec<u8>>, MoveError> {
-    let path = instance.directory(log.as_str(), id).join(id.as_str());
-    // Should it be anything but a file, opening must not wait for it, nor follow it elsewhere.
-    let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
-    let file = OpenOptions::new()
-        .read(true)
-        .custom_flags(i32::try_from(flags.bits()).unwrap_or_default())
-        .open(&path);
     let mut content = Vec::new();
-    let result = match file {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+    let result = match instance.open_log(log, id) {
+        Ok(None) => return Ok(None),
+        Ok(Some(file)) => file.take(MAX_LOG).read_to_end(&mut content),
         Err(error) => Err(error),
-        Ok(file) => file.take(MAX_LOG).read_to_end(&mut content),
     };
+    let path = instance.log_path(log, id);
     match result {
         Ok(read) => {
             if read as u64 == MAX_LOG {
@@ -88,7 +57,7 @@ pub fn pending(log: &[u8], source: &Source) -> Vec<Deferred> {
         None => !source.records_of(&deferral.recipient).0.is_empty(),
     };
     let is_hook = |deferral: &Deferral| {
-        Domain::of(&deferral.recipient).is_some_and(|domain| domain.as_str() == OWN_DOMAIN)
+        Domain::of(&deferral.recipient).is_some_and(|domain| domain.as_str() == notice::DOMAIN)
     };
     deferrals(log)
         .filter(|deferral| waits(deferral) && !is_hook(deferral))

@@ -14,13 +14,12 @@ use std::time::SystemTime;
 use log::{info, warn};
 
 use super::engine::Engine;
-use super::late::{self, Log};
-use super::{MoveError, Sighting, ending, source};
+use super::{MoveError, Sighting, ending, late, source};
 use crate::case::store::{Store, StoreError};
 use crate::case::{Case, CaseId, CaseState, Recipient, RecipientState, Source};
 use crate::config::Config;
 use crate::intake;
-use crate::postfix::{Instance, Queue, QueueId};
+use crate::postfix::{Instance, Log, Queue, QueueId};
 
 /// A file that was changed so many seconds ago may be changed again without another change time: clocks of file systems
 /// tick slowly.
@@ -42,10 +41,7 @@ impl Glimpse {
     fn of(instance: &Instance, id: &QueueId) -> io::Result<Option<Self>> {
         for queue in Queue::ALL {
             if let Some(file) = stamp(&instance.path(queue, id))? {
-                let log = instance
-                    .directory(Log::Defer.as_str(), id)
-                    .join(id.as_str());
-                let defer_log = stamp(&log)?;
+                let defer_log = stamp(&instance.log_path(Log::Defer, id))?;
                 return Ok(Some(Self {
                     queue,
                     file,

@@ -4,6 +4,10 @@
 //! A notice is believed only after [`origin::check`]; what it says is then read by [`parse::parse`] and judged by
 //! [`NoticeRecipient::failure`].
 
+/// The domain of the hook's address, which exists nowhere (RFC 2606): a recipient there is the hook, at which a notice
+/// waits.
+pub const DOMAIN: &str = "posttls.invalid";
+
 mod classify;
 mod fields;
 pub mod hook;

@@ -4,11 +4,63 @@
 //! the file when the next attempt begins, and appends to it while the attempt lasts; so a missing file or an unfinished
 //! last record means "ask again later", and the reader is forgiving where [`super::QueueFile`] is strict.
 
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::PathBuf;
+
+use rustix::fs::OFlags;
+
+use super::{Instance, QueueId};
 use crate::address::Address;
 use crate::text::readable;
 
 /// Characters kept of a reason.
 const MAX_TEXT: usize = 1000;
+
+/// What Postfix keeps about a message beside its queue file; both in the same form.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Log {
+    /// What the last attempt deferred.
+    Defer,
+    /// What is to be returned to the sender.
+    Bounce,
+}
+
+impl Log {
+    /// The directory below the queue directory.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Defer => "defer",
+            Self::Bounce => "bounce",
+        }
+    }
+}
+
+impl Instance {
+    /// The path of a message's log.
+    pub fn log_path(&self, log: Log, id: &QueueId) -> PathBuf {
+        self.directory(log.as_str(), id).join(id.as_str())
+    }
+
+    /// Opens a message's log for reading. `None` when there is none (now).
+    ///
+    /// # Errors
+    /// When it is there and can't be opened.
+    pub fn open_log(&self, log: Log, id: &QueueId) -> io::Result<Option<File>> {
+        // Should it be anything but a file, opening must not wait for it, nor follow it elsewhere.
+        let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
+        let file = OpenOptions::new()
+            .read(true)
+            .custom_flags(i32::try_from(flags.bits()).map_err(io::Error::other)?)
+            .open(self.log_path(log, id));
+        match file {
+            Ok(file) => Ok(Some(file)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+}
 
 /// One deferred recipient.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,5 +1,7 @@
 //! How long Postfix keeps trying (pure): its time settings, which are a number and a unit.
 
+use super::settings::seconds;
+
 /// Seconds that a message stays in the queue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Lifetimes {
@@ -11,18 +13,8 @@ pub struct Lifetimes {
 
 /// The seconds of a setting like `5d`; without a unit it is days, as for both lifetimes (postconf(5)).
 pub(super) fn days_or_unit(value: &str) -> Option<i64> {
-    let value = value.trim();
-    let digits = value.trim_end_matches(|c: char| c.is_ascii_alphabetic());
-    let unit = match &value[digits.len()..] {
-        "s" | "S" => 1,
-        "m" | "M" => 60,
-        "h" | "H" => 3600,
-        "" | "d" | "D" => 86_400,
-        "w" | "W" => 7 * 86_400,
-        _ => return None,
-    };
-    let count: i64 = digits.parse().ok().filter(|count| *count >= 0)?;
-    count.checked_mul(unit)
+    let seconds = seconds(&value.trim().to_ascii_lowercase(), 'd')?;
+    i64::try_from(seconds).ok()
 }
 
 #[cfg(test)]

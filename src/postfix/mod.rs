@@ -15,7 +15,7 @@ mod record;
 pub mod settings;
 pub mod user;
 
-pub use defer_log::{Deferral, deferrals};
+pub use defer_log::{Deferral, Log, deferrals};
 pub use header::header;
 pub use instance::Instance;
 pub use lifetime::Lifetimes;

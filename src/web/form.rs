@@ -67,16 +67,7 @@ pub fn parse(body: &[u8]) -> Result<Decision, BadForm> {
             other => {
                 let number = other.strip_prefix("choice-").and_then(number);
                 let number = number.ok_or(BadForm::UnknownField)?;
-                let choice = match value.as_ref() {
-                    "none" => None,
-                    value => Some(action(value).ok_or(BadForm::UnknownValue)?),
-                };
-                if choices
-                    .insert(number, choice)
-                    .is_some_and(|before| before != choice)
-                {
-                    return Err(BadForm::Contradiction);
-                }
+                choose(&mut choices, number, &value)?;
             }
         }
     }
@@ -106,6 +97,22 @@ pub fn parse(body: &[u8]) -> Result<Decision, BadForm> {
         return Err(BadForm::NothingToRemember);
     }
     Ok(decision)
+}
+
+/// Notes what a `choice-…` field says; `none` is a choice that was not made.
+pub(super) fn choose<K: Ord>(
+    choices: &mut BTreeMap<K, Option<Action>>,
+    key: K,
+    value: &str,
+) -> Result<(), BadForm> {
+    let choice = match value {
+        "none" => None,
+        value => Some(action(value).ok_or(BadForm::UnknownValue)?),
+    };
+    match choices.insert(key, choice) {
+        Some(before) if before != choice => Err(BadForm::Contradiction),
+        _ => Ok(()),
+    }
 }
 
 /// Is this the one form that the page of a remembered choice has, `action=revoke`?

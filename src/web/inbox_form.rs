@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 
 use crate::domain::Domain;
-use crate::web::form::{BadForm, Once, action, is_well_encoded, number};
+use crate::web::form::{BadForm, Once, action, choose, is_well_encoded, number};
 use crate::web::protocol::{Action, InboxDecision};
 
 /// Reads the body of a POST.
@@ -31,16 +31,7 @@ pub fn parse(body: &[u8]) -> Result<InboxDecision, BadForm> {
             other => {
                 let key = other.strip_prefix("choice-").and_then(recipient);
                 let key = key.ok_or(BadForm::UnknownField)?;
-                let choice = match value.as_ref() {
-                    "none" => None,
-                    value => Some(action(value).ok_or(BadForm::UnknownValue)?),
-                };
-                if choices
-                    .insert(key, choice)
-                    .is_some_and(|before| before != choice)
-                {
-                    return Err(BadForm::Contradiction);
-                }
+                choose(&mut choices, key, &value)?;
             }
         }
     }

@@ -10,8 +10,9 @@ use crate::postfix::instance::PostfixError;
 use crate::postfix::user::{self, User, UserError};
 use crate::postfix::{Service, Settings};
 
-/// The domain of the hook's address, and the address.
-pub(super) const DOMAIN: &str = "posttls.invalid";
+pub(super) use crate::notice::DOMAIN;
+
+/// The hook's address.
 pub(super) const ADDRESS: &str = "notice@posttls.invalid";
 
 /// What is known before the first check.

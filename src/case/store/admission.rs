@@ -2,7 +2,7 @@
 
 use rusqlite::{OptionalExtension as _, Transaction, params};
 
-use super::cases::sender_column;
+use super::cases::{sender_column, standing};
 use super::consents::is_in_force;
 use super::mandatory::nearest_listed;
 use super::moves::{By, decide};
@@ -109,12 +109,7 @@ impl Store {
                     decided.push((recipient.address, action, actor, recipient.consent));
                 }
             }
-            let open: bool = tx
-                .prepare_cached(
-                    "SELECT EXISTS (SELECT 1 FROM recipients WHERE case_id = ?1
-                     AND state IN ('open', 'kept', 'releasing', 'deleting'))",
-                )?
-                .query_row([case], |row| row.get(0))?;
+            let open = standing(tx, case)?.undecided;
             let state = if open { CaseState::Open } else { CaseState::Watched };
             // A case that was closed is looked after again, if only by watching.
             if is_new || !fresh.is_empty() {

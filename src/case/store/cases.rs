@@ -209,15 +209,31 @@ pub(super) fn address_of(tx: &Transaction<'_>, recipient: i64) -> rusqlite::Resu
         .query_row([recipient], |row| row.get(0))
 }
 
+/// What is left of a case.
+pub(super) struct Standing {
+    /// Does a recipient wait for a decision, or for its execution?
+    pub undecided: bool,
+    /// Does one wait that is not stuck for TLS?
+    waiting: bool,
+}
+
+pub(super) fn standing(tx: &Transaction<'_>, case: CaseId) -> rusqlite::Result<Standing> {
+    tx.prepare_cached(
+        "SELECT ifnull(max(state IN ('open', 'kept', 'releasing', 'deleting')), 0),
+                ifnull(max(state = 'not-offered'), 0) FROM recipients WHERE case_id = ?1",
+    )?
+    .query_row([case], |row| {
+        Ok(Standing {
+            undecided: row.get(0)?,
+            waiting: row.get(1)?,
+        })
+    })
+}
+
 /// Ends a case in which nothing is left to decide or to do, with the reason. While a recipient still waits that is not
 /// stuck for TLS it is watched on: it may yet be.
 pub(super) fn close_if_settled(tx: &Transaction<'_>, case: CaseId) -> rusqlite::Result<()> {
-    let (undecided, waiting): (bool, bool) = tx
-        .prepare_cached(
-            "SELECT ifnull(max(state IN ('open', 'kept', 'releasing', 'deleting')), 0),
-                    ifnull(max(state = 'not-offered'), 0) FROM recipients WHERE case_id = ?1",
-        )?
-        .query_row([case], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    let Standing { undecided, waiting } = standing(tx, case)?;
     if undecided {
         return Ok(());
     }

@@ -6,7 +6,7 @@
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
 
 use super::cases::{CASE_COLUMNS, case_of};
-use super::moves::{By, MoveId, decide};
+use super::moves::{By, Decided, MoveId, decide};
 use super::{Store, StoreError};
 use crate::address::Address;
 use crate::case::{Action, Actor, Case, CaseId, Outcome};
@@ -206,17 +206,8 @@ impl Store {
                     .map(|(id, _)| (*id, bulk.action))
                     .collect();
                 let made = decide(tx, case, &choices, &by)?;
-                for ((recipient, address), (_, outcome)) in recipients.into_iter().zip(made.outcomes)
-                {
-                    decided.push(BulkDecided {
-                        case,
-                        queue_id: queue_id.clone(),
-                        recipient,
-                        address,
-                        outcome,
-                        planned: made.planned,
-                    });
-                }
+                let addresses = recipients.into_iter().map(|(_, address)| address);
+                decided.extend(told(case, &queue_id, addresses, made));
             }
             Ok((decided, Some(mark)))
         })
@@ -288,20 +279,31 @@ impl Store {
                     .map(|(id, _, action)| (*id, *action))
                     .collect();
                 let made = decide(tx, case.id, &plain, &by)?;
-                for ((recipient, address, _), (_, outcome)) in choices.iter().zip(made.outcomes) {
-                    decided.push(BulkDecided {
-                        case: case.id,
-                        queue_id: case.key.queue_id.clone(),
-                        recipient: *recipient,
-                        address: address.clone(),
-                        outcome,
-                        planned: made.planned,
-                    });
-                }
+                let addresses = choices.iter().map(|(_, address, _)| address.clone());
+                decided.extend(told(case.id, &case.key.queue_id, addresses, made));
             }
             Ok(decided)
         })
     }
+}
+
+/// What was decided in one case, with the address of each recipient, in the order of the choices.
+fn told(
+    case: CaseId,
+    queue_id: &QueueId,
+    addresses: impl Iterator<Item = Address>,
+    made: Decided,
+) -> impl Iterator<Item = BulkDecided> {
+    addresses
+        .zip(made.outcomes)
+        .map(move |(address, (recipient, outcome))| BulkDecided {
+            case,
+            queue_id: queue_id.clone(),
+            recipient,
+            address,
+            outcome,
+            planned: made.planned,
+        })
 }
 
 /// Which recipients a decision in bulk is about. What is kept already need not be kept once more. Parameters: 2 action,

@@ -7,16 +7,13 @@ use rusqlite::{OptionalExtension as _, Transaction, params};
 
 use super::{Store, StoreError, now_ms};
 use crate::address::Address;
-use crate::case::CaseId;
+use crate::case::{CaseId, USUAL_LIFETIME};
 use crate::domain::Domain;
 
 /// Rows of one kind that one transaction takes.
 const BATCH: i64 = 50;
 
 const DAY_MS: i64 = 86_400_000;
-
-/// Seconds for which a link to a case is made to last when its notice did not say how long Postfix keeps trying.
-const USUAL_LIFETIME: i64 = 5 * 86_400;
 
 /// What one batch has removed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

@@ -5,9 +5,6 @@ use crate::case::{Case, Outcome, Recipient, policy};
 use crate::domain::Domain;
 use crate::web::protocol::{CaseView, Moment, RecipientView, RememberedView};
 
-/// As long as Postfix keeps mail by default: `maximal_queue_lifetime`.
-const USUAL_LIFETIME: i64 = 5 * 86_400;
-
 /// The days to choose from, as far as the configuration allows; what it allows at most is always one of them.
 const DAYS: [u16; 6] = [1, 7, 30, 90, 180, 365];
 
@@ -69,12 +66,7 @@ impl Desk {
     /// A link to the page of a case, for a page of PostTLS: it lives as long as the one that was mailed.
     pub(super) fn case_token(&self, case: &Case) -> String {
         let rules = self.rules();
-        let until = case
-            .retry_until
-            .unwrap_or(case.key.arrival + USUAL_LIFETIME);
-        rules
-            .keys
-            .sign(case.id, until + i64::from(rules.valid_days) * 86_400)
+        rules.keys.sign(case.id, case.link_expiry(rules.valid_days))
     }
 }
 

@@ -12,12 +12,12 @@ use rustix::fs::inotify::{self, WatchFlags};
 use rustix::io::Errno;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-use super::file::{Log, Watched};
+use super::file::Watched;
 use super::{Lookout, NEW_CASES, Side, State, travel};
 use crate::case::{Case, CaseId, MessageKey};
 use crate::mover::engine::{Engine, Pair};
 use crate::mover::{MoveError, copy, source};
-use crate::postfix::{Instance, Queue, QueueId, RecipientState};
+use crate::postfix::{Instance, Log, Queue, QueueId, RecipientState};
 
 /// Between two looks at all cases, for those that were missed and those that are over.
 const ALL_CASES: Duration = Duration::from_secs(60);

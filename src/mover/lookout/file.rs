@@ -1,24 +1,23 @@
 //! One watched queue file, kept open: what it says now, where it is or was last, and its bounce log.
 
 use std::collections::HashSet;
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::{Read as _, Seek as _};
 use std::os::fd::AsRawFd as _;
-use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
-use std::path::PathBuf;
+use std::os::unix::fs::MetadataExt as _;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use jiff::Timestamp;
 use log::warn;
-use rustix::fs::OFlags;
 
 use super::Side;
 use super::adopt::Subject;
 use super::judge::{Logged, Mark, judge};
 use crate::case::{CaseId, MessageKey};
 use crate::mover::engine::Pair;
-use crate::postfix::deferrals;
-use crate::postfix::{Instance, QueueFile, QueueFileError, QueueId, Recipient, RecipientState};
+use crate::postfix::{
+    Instance, Log, QueueFile, QueueFileError, QueueId, Recipient, RecipientState, deferrals,
+};
 
 /// Octets of a bounce or defer log that are read: some ten thousand recipients.
 const MAX_LOG: u64 = 16 << 20;
@@ -46,23 +45,6 @@ pub(super) struct Logs {
     pub defers: Logged,
     bounce_log: Option<File>,
     defer_log: Option<File>,
-}
-
-/// What the bounce and defer services write about a message.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Log {
-    Bounce,
-    Defer,
-}
-
-impl Log {
-    /// The name of its directory.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Bounce => "bounce",
-            Self::Defer => "defer",
-        }
-    }
 }
 
 /// The queue that a file is in, or was in when it was removed.
@@ -144,7 +126,7 @@ impl Watched {
 
     /// A log is made. It is kept open, as it may be gone before the marks that it explains are seen.
     pub fn log_appears(&self, log: Log) {
-        let found = open(self.log_path(log));
+        let found = self.open(log);
         let mut logs = self.logs();
         let (kept, records) = logs.of(log);
         records.unread |= found.is_none();
@@ -161,7 +143,7 @@ impl Watched {
     /// Reads both logs: what they say of a recipient is written before its mark.
     pub fn read_logs(&self) {
         for log in [Log::Bounce, Log::Defer] {
-            let there = open(self.log_path(log));
+            let there = self.open(log);
             let mut logs = self.logs();
             let (kept, records) = logs.of(log);
             for file in kept.iter_mut() {
@@ -197,17 +179,18 @@ impl Watched {
 
     /// The defer log as it is now; empty when there is none.
     pub fn deferrals(&self) -> Vec<u8> {
-        open(self.log_path(Log::Defer))
+        self.open(Log::Defer)
             .as_mut()
             .map(read_log)
             .unwrap_or_default()
     }
 
-    fn log_path(&self, log: Log) -> PathBuf {
-        let name = log.as_str();
-        self.instance()
-            .directory(name, &self.id)
-            .join(self.id.as_str())
+    /// `None` when it is not there, or not what Postfix makes.
+    fn open(&self, log: Log) -> Option<File> {
+        let file = self.instance().open_log(log, &self.id).ok()??;
+        file.metadata()
+            .is_ok_and(|metadata| metadata.is_file())
+            .then_some(file)
     }
 
     /// Is the message older than Postfix keeps any?
@@ -235,19 +218,6 @@ impl Logs {
             Log::Defer => (&mut self.defer_log, &mut self.defers),
         }
     }
-}
-
-/// `None` when it is not there, or not what Postfix makes.
-fn open(path: PathBuf) -> Option<File> {
-    let flags = i32::try_from(OFlags::NOFOLLOW.bits()).ok()?;
-    let file = OpenOptions::new()
-        .read(true)
-        .custom_flags(flags)
-        .open(path)
-        .ok()?;
-    file.metadata()
-        .is_ok_and(|metadata| metadata.is_file())
-        .then_some(file)
 }
 
 fn read_log(log: &mut File) -> Vec<u8> {

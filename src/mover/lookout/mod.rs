@@ -29,8 +29,8 @@ use rustix::process::setpriority_process;
 use super::MoveError;
 use super::engine::{Engine, Pair};
 use crate::case::store::{Store, StoreError};
-use crate::postfix::{Instance, QueueId};
-use file::{Log, Place, Watched};
+use crate::postfix::{Instance, Log, QueueId};
+use file::{Place, Watched};
 
 /// Between two looks at the store for new cases.
 const NEW_CASES: Duration = Duration::from_millis(250);
