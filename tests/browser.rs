@@ -1,6 +1,6 @@
 //! The whole way of a sender in a real browser: from the link in the mail to the message in the recipient's mailbox.
 //!
-//! Needs Chromium (`CHROME`, or /usr/bin/chromium); POSTTLS_NO_BROWSER leaves these tests out. JavaScript is switched off
+//! Needs Chromium (`CHROME`, or /usr/bin/chromium); NO_BROWSER leaves these tests out. JavaScript is switched off
 //! while pages are used. With `SCREENSHOTS` set to a directory, pictures of the pages are put there.
 
 mod chromium;

@@ -1,7 +1,7 @@
 //! The page of a sender with many messages, and remembered choices, in a real browser without JavaScript: in English and
 //! in German, on a phone, with mouse and keyboard.
 //!
-//! Needs Chromium (`CHROME`, or /usr/bin/chromium); POSTTLS_NO_BROWSER leaves these tests out. With `SCREENSHOTS` set to a
+//! Needs Chromium (`CHROME`, or /usr/bin/chromium); NO_BROWSER leaves these tests out. With `SCREENSHOTS` set to a
 //! directory, pictures of the pages are put there.
 
 mod chromium;

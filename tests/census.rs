@@ -45,16 +45,6 @@ fn lost(stage: &Stage, from: &str, to: &[&str], subject: &str) -> String {
     queue_id
 }
 
-/// Has the sender been told of this recipient, or is still to be?
-fn is_told(stage: &Stage, recipient: &str) -> bool {
-    let store = rusqlite::Connection::open(stage.dir().join("state/posttls.db")).expect("a store");
-    let sql = "SELECT count(*) FROM owed o JOIN recipients r ON r.id = o.recipient_id WHERE r.address = ?1";
-    let owed = store.query_row(sql, [recipient], |row| row.get::<_, i64>(0));
-    let mails = stage.sandbox.inbox();
-    let names = |mail: &Vec<u8>| String::from_utf8_lossy(mail).contains(recipient);
-    owed.expect("what is owed") > 0 || mails.iter().any(names)
-}
-
 const FOUND: [&str; 4] = ["stuck", "opened", "recipients", "known"];
 
 #[test]
@@ -134,7 +124,7 @@ fn mail_without_a_sender_is_recorded_and_nobody_is_asked() {
         (&"nobody".into(), &"open".into())
     );
     assert_eq!(stage.states(&queue_id)["bob@plain.test"], "kept");
-    assert!(!is_told(&stage, "bob@plain.test"));
+    assert!(!stage.is_told("bob@plain.test"));
     // An admin may decide.
     let output = stage.posttls(&["release", &queue_id]);
     assert!(output.status.success(), "{output:?}");
@@ -178,8 +168,8 @@ fn mail_queued_before_posttls_was_installed_is_found() {
     assert_eq!(failure(&queue_id), "not-offered");
     assert_eq!(failure(&broken), "handshake-failed");
     assert_eq!(stage.case(&queue_id)["recipients"][0]["status"], "4.7.4");
-    assert!(is_told(&stage, "bob@plain.test"));
-    assert!(is_told(&stage, "bob@broken.test"));
+    assert!(stage.is_told("bob@plain.test"));
+    assert!(stage.is_told("bob@broken.test"));
 }
 
 #[test]
@@ -220,8 +210,8 @@ fn only_senders_of_ours_are_asked() {
     assert_eq!(stage.case(&theirs)["asked"], "nobody");
     assert_eq!(stage.states(&ours)["bob@plain.test"], "open");
     assert_eq!(stage.states(&theirs)["eve@plain.test"], "kept");
-    assert!(is_told(&stage, "bob@plain.test"));
-    assert!(!is_told(&stage, "eve@plain.test"));
+    assert!(stage.is_told("bob@plain.test"));
+    assert!(!stage.is_told("eve@plain.test"));
 }
 
 #[test]
@@ -270,11 +260,11 @@ fn a_message_on_hold_is_recorded_and_its_sender_asked_once_the_admin_lets_it_go(
     assert_eq!(case["state"], "watched", "{case}");
     assert_eq!(stage.states(&queue_id)["bob@plain.test"], "not-offered");
     assert_eq!(counted(&census(&stage, &[]), FOUND), [1, 0, 0, 1]);
-    assert!(!is_told(&stage, "bob@plain.test"));
+    assert!(!stage.is_told("bob@plain.test"));
     stage.run("postsuper", Instance::Encrypt, &["-H", &queue_id]);
     stage.becomes(&queue_id, "bob@plain.test", "open");
     assert_eq!(stage.case(&queue_id)["state"], "open");
-    assert!(is_told(&stage, "bob@plain.test"));
+    assert!(stage.is_told("bob@plain.test"));
 }
 
 #[test]

@@ -43,16 +43,6 @@ fn events(case: &Value, what: &str) -> usize {
     all.iter().filter(|event| event["what"] == what).count()
 }
 
-/// Has the sender been told of this recipient, or is still to be?
-fn is_told(stage: &Stage, recipient: &str) -> bool {
-    let store = rusqlite::Connection::open(stage.dir().join("state/posttls.db")).expect("a store");
-    let sql = "SELECT count(*) FROM owed o JOIN recipients r ON r.id = o.recipient_id WHERE r.address = ?1";
-    let owed = store.query_row(sql, [recipient], |row| row.get::<_, i64>(0));
-    let mails = stage.sandbox.inbox();
-    let names = |mail: &Vec<u8>| String::from_utf8_lossy(mail).contains(recipient);
-    owed.expect("what is owed") > 0 || mails.iter().any(names)
-}
-
 fn closed(stage: &Stage, queue_id: &str, why: &str) {
     stage.wait(&format!("the case of {queue_id} to end"), || {
         (stage.case(queue_id)["state"] == "closed").then_some(())
@@ -82,7 +72,7 @@ fn a_refused_connection_that_turns_into_a_server_without_tls_is_the_sender_s_mat
     assert_eq!(events(&case, "stuck"), 1, "{case}");
     assert!(stage.log().contains("source=sweep"), "{}", stage.log());
 
-    assert!(is_told(&stage, "bob@down.test"));
+    assert!(stage.is_told("bob@down.test"));
 
     // Another attempt fails alike, and another sweep has passed when a second message's case has ended.
     let (other, _) = stage.stuck(&["eve@refuse.test"], "other");
@@ -214,7 +204,7 @@ fn a_message_that_has_left_ends_its_case_without_a_click() {
     stage.run("postsuper", Instance::Encrypt, &["-d", &other]);
     closed(&stage, &other, "removed");
     // Nobody is told of the end of what nobody was told of.
-    assert!(!is_told(&stage, "ann@down.test"));
+    assert!(!stage.is_told("ann@down.test"));
 }
 
 #[test]
@@ -256,7 +246,7 @@ fn a_fault_on_our_side_that_comes_late_is_told_to_the_admin_and_to_no_sender() {
     let sql = "SELECT count(*) FROM alerts WHERE cause LIKE 'local fault: %' AND pending = 1";
     let alerts: i64 = store.query_row(sql, [], |row| row.get(0)).expect("alerts");
     assert_eq!(alerts, 1);
-    assert!(!is_told(&stage, "bob@down.test"));
+    assert!(!stage.is_told("bob@down.test"));
     assert!(stage.sandbox.inbox().is_empty());
 
     // It is mended, and the server turns out to have no TLS: now it is for the sender.

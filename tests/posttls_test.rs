@@ -3,17 +3,6 @@
 mod common;
 
 use common::Stage;
-use serde_json::Value;
-
-fn said(stage: &Stage, arguments: &[&str]) -> String {
-    let output = stage.posttls(arguments);
-    assert!(output.status.success(), "{arguments:?}: {output:?}");
-    String::from_utf8(output.stdout).expect("text")
-}
-
-fn json(stage: &Stage, arguments: &[&str]) -> Value {
-    serde_json::from_str(&said(stage, arguments)).expect("JSON")
-}
 
 #[test]
 fn test_says_what_would_be_done_and_why_and_changes_nothing() {
@@ -25,18 +14,15 @@ fn test_says_what_would_be_done_and_why_and_changes_nothing() {
     );
     stage.configure("senders", "null", "\"delete\"");
     let ask = |sender: &str, recipient: &str, failure: &str| {
-        let found = json(
-            &stage,
-            &[
-                "test",
-                recipient,
-                "--sender",
-                sender,
-                "--failure",
-                failure,
-                "--json",
-            ],
-        );
+        let found = stage.json(&[
+            "test",
+            recipient,
+            "--sender",
+            sender,
+            "--failure",
+            failure,
+            "--json",
+        ]);
         let text = |key: &str| found[0][key].as_str().unwrap_or_default().to_owned();
         let choices = found[0]["choices"].as_array().expect("choices").len();
         (text("asked"), text("action"), choices, text("why"))
@@ -121,7 +107,7 @@ fn test_says_what_would_be_done_and_why_and_changes_nothing() {
     );
 
     // Every kind, for a sender who is asked.
-    let shown = said(&stage, &["test", "bob@plain.test"]);
+    let shown = stage.said(&["test", "bob@plain.test"]);
     assert!(
         shown.starts_with("from=<somebody@sub.corp.test>, to=<bob@plain.test>\n"),
         "{shown}"
@@ -133,7 +119,7 @@ fn test_says_what_would_be_done_and_why_and_changes_nothing() {
         ),
         "{shown}"
     );
-    assert_eq!(said(&stage, &["cases", "--all", "--json"]).trim(), "[]");
+    assert_eq!(stage.said(&["cases", "--all", "--json"]).trim(), "[]");
     let wrong = stage.posttls(&["test", "bob@plain.test", "--failure", "rain"]);
     assert_eq!(wrong.status.code(), Some(64));
 }

@@ -7,19 +7,10 @@ use std::fs;
 use common::Stage;
 use serde_json::Value;
 
-fn said(stage: &Stage, arguments: &[&str]) -> String {
-    let output = stage.posttls(arguments);
-    assert!(output.status.success(), "{arguments:?}: {output:?}");
-    String::from_utf8(output.stdout).expect("text")
-}
-
-fn json(stage: &Stage, arguments: &[&str]) -> Value {
-    serde_json::from_str(&said(stage, arguments)).expect("JSON")
-}
-
 /// The log as objects, one a line.
 fn log(stage: &Stage, arguments: &[&str]) -> Vec<Value> {
-    said(stage, &[&["log", "--json"], arguments].concat())
+    stage
+        .said(&[&["log", "--json"], arguments].concat())
         .lines()
         .map(|line| serde_json::from_str(line).expect("JSON"))
         .collect()
@@ -35,9 +26,9 @@ fn recipients(lines: &[Value]) -> Vec<&str> {
 #[test]
 fn log_and_stats_tell_what_was_decided_and_what_came_of_it() {
     let stage = Stage::new();
-    assert_eq!(said(&stage, &["log"]), "");
+    assert_eq!(stage.said(&["log"]), "");
     assert_eq!(
-        said(&stage, &["stats"]),
+        stage.said(&["stats"]),
         "Nothing has failed for TLS in that time.\n"
     );
 
@@ -101,7 +92,7 @@ fn log_and_stats_tell_what_was_decided_and_what_came_of_it() {
     ] {
         assert_eq!(recipients(&log(&stage, filter)), expected, "{filter:?}");
     }
-    let shown = said(&stage, &["log", "--recipient", "bob@plain.test"]);
+    let shown = stage.said(&["log", "--recipient", "bob@plain.test"]);
     assert!(
         shown.contains(&format!("{first}  from=<alice@sender.test>  to=<bob@plain.test>  not-offered  send by link 127.0.0.1  now released")),
         "{shown}"
@@ -110,7 +101,7 @@ fn log_and_stats_tell_what_was_decided_and_what_came_of_it() {
     assert_eq!(wrong.status.code(), Some(64));
     assert!(String::from_utf8_lossy(&wrong.stderr).contains("how long ago (90m, 2h, 3d, 1w)"));
 
-    let stats = json(&stage, &["stats", "--json"]);
+    let stats = stage.json(&["stats", "--json"]);
     let domains: Vec<_> = stats["domains"]
         .as_array()
         .expect("domains")
@@ -145,10 +136,7 @@ fn log_and_stats_tell_what_was_decided_and_what_came_of_it() {
     );
     assert_eq!(stats["time_to_decide"]["recipients"], 2);
     let picture = stage.dir().join("picture.svg");
-    let shown = said(
-        &stage,
-        &["stats", "--plot", picture.to_str().expect("a path")],
-    );
+    let shown = stage.said(&["stats", "--plot", picture.to_str().expect("a path")]);
     for part in [
         "plain.test",
         "not-offered 2",
@@ -161,7 +149,11 @@ fn log_and_stats_tell_what_was_decided_and_what_came_of_it() {
     }
     let picture = fs::read_to_string(picture).expect("a picture");
     assert!(picture.starts_with("<svg") && picture.contains("refuse.test"));
-    assert!(said(&stage, &["stats", "--since", "2999-01-01"]).starts_with("Nothing"));
+    assert!(
+        stage
+            .said(&["stats", "--since", "2999-01-01"])
+            .starts_with("Nothing")
+    );
 }
 
 #[test]
@@ -172,7 +164,7 @@ fn counts_are_the_same_after_addresses_were_removed() {
     stage.wait("the end of the case", || {
         (stage.case(&id)["state"] == "closed").then_some(())
     });
-    let before = json(&stage, &["stats", "--json"]);
+    let before = stage.json(&["stats", "--json"]);
     assert_eq!(before["recipients"], 1);
     let store = rusqlite::Connection::open(stage.dir().join("state/posttls.db")).expect("a store");
     store
@@ -181,11 +173,11 @@ fn counts_are_the_same_after_addresses_were_removed() {
              UPDATE recipients SET address = 'removed-' || id, detail = ''; UPDATE decisions SET client = '';",
         )
         .expect("no addresses");
-    let mut after = json(&stage, &["stats", "--json"]);
+    let mut after = stage.json(&["stats", "--json"]);
     // What the may instance did may have become known meanwhile.
     after["outcomes"] = before["outcomes"].clone();
     assert_eq!(after, before);
-    let line = said(&stage, &["log"]);
+    let line = stage.said(&["log"]);
     assert!(
         line.contains("from=<removed>  to=<removed@plain.test>"),
         "{line}"
@@ -199,7 +191,7 @@ fn a_stopped_move_is_shown_and_settled() {
     let stage = Stage::new();
     let (id, _) = stage.stuck(&["bob@plain.test"], "stopped");
     assert_eq!(
-        said(&stage, &["resolve", &id]),
+        stage.said(&["resolve", &id]),
         format!("{id}: no move is stopped.\n")
     );
     // As the mover leaves it when somebody has changed one of the two messages by hand.
@@ -211,7 +203,7 @@ fn a_stopped_move_is_shown_and_settled() {
              INSERT INTO move_recipients (move_id, recipient_id, action) SELECT 5, id, 'send' FROM recipients;",
         )
         .expect("a stopped move");
-    let shown = said(&stage, &["resolve", &id]);
+    let shown = stage.said(&["resolve", &id]);
     for part in [
         "move 5 is stopped",
         "to=<bob@plain.test>: send",
@@ -222,8 +214,12 @@ fn a_stopped_move_is_shown_and_settled() {
         assert!(shown.contains(part), "{part}: {shown}");
     }
     assert_eq!(stage.case(&id)["state"], "open");
-    assert!(said(&stage, &["case", &id]).contains(&format!("posttls resolve {id}")));
-    said(&stage, &["resolve", &id, "--settled"]);
+    assert!(
+        stage
+            .said(&["case", &id])
+            .contains(&format!("posttls resolve {id}"))
+    );
+    stage.said(&["resolve", &id, "--settled"]);
     let case = stage.case(&id);
     assert_eq!(
         (&case["state"], &case["recipients"][0]["state"]),
@@ -235,10 +231,14 @@ fn a_stopped_move_is_shown_and_settled() {
         "{events:?}"
     );
     assert_eq!(
-        said(&stage, &["resolve", &id]),
+        stage.said(&["resolve", &id]),
         format!("{id}: no move is stopped.\n")
     );
-    assert!(said(&stage, &["cases", "--all"]).contains("closed (gone), notified"));
+    assert!(
+        stage
+            .said(&["cases", "--all"])
+            .contains("closed (gone), notified")
+    );
     assert_eq!(
         stage.posttls(&["resolve", "4ABCDEF"]).status.code(),
         Some(66)

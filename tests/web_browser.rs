@@ -1,6 +1,6 @@
 //! The pages in a real browser: nothing to scroll sideways on a phone, and forms that decide what they say.
 //!
-//! Needs Chromium (`CHROME`, or /usr/bin/chromium); POSTTLS_NO_BROWSER leaves these tests out. With `SCREENSHOTS`
+//! Needs Chromium (`CHROME`, or /usr/bin/chromium); NO_BROWSER leaves these tests out. With `SCREENSHOTS`
 //! set to a directory, pictures of the pages are put there.
 
 mod chromium;
@@ -9,7 +9,7 @@ mod web_stage;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use chromium::browser;
+use chromium::{browser, resize};
 use headless_chrome::Tab;
 use headless_chrome::protocol::cdp::{Emulation, Page};
 use posttls::case::Failure;
@@ -17,23 +17,7 @@ use posttls::web::protocol::*;
 use web_stage::{Stage, case, open_case, recipient};
 
 fn set_size(tab: &Tab, width: u32, height: u32, dark: bool) {
-    tab.call_method(Emulation::SetDeviceMetricsOverride {
-        width,
-        height,
-        device_scale_factor: 1.0,
-        mobile: false,
-        scale: None,
-        screen_width: None,
-        screen_height: None,
-        position_x: None,
-        position_y: None,
-        dont_set_visible_size: None,
-        screen_orientation: None,
-        viewport: None,
-        display_feature: None,
-        device_posture: None,
-    })
-    .unwrap();
+    resize(tab, width, height);
     let scheme = if dark { "dark" } else { "light" };
     let name = "prefers-color-scheme".to_owned();
     tab.call_method(Emulation::SetEmulatedMedia {

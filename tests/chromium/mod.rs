@@ -7,19 +7,20 @@ use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use headless_chrome::{Browser, LaunchOptions};
+use headless_chrome::protocol::cdp::Emulation;
+use headless_chrome::{Browser, LaunchOptions, Tab};
 
-/// `CHROME`, or /usr/bin/chromium, with a profile of its own. `None` only when POSTTLS_NO_BROWSER asks to do without.
+/// `CHROME`, or /usr/bin/chromium, with a profile of its own. `None` only when NO_BROWSER asks to do without.
 pub fn browser(profile: &Path) -> Option<Browser> {
-    if std::env::var_os("POSTTLS_NO_BROWSER").is_some() {
-        eprintln!("POSTTLS_NO_BROWSER is set: not tested in a browser");
+    if std::env::var_os("NO_BROWSER").is_some() {
+        eprintln!("NO_BROWSER is set: not tested in a browser");
         return None;
     }
     let program =
         std::env::var_os("CHROME").map_or_else(|| "/usr/bin/chromium".into(), PathBuf::from);
     assert!(
         program.exists(),
-        "{} is missing: install the package chromium, or set POSTTLS_NO_BROWSER=1",
+        "{} is missing: install the package chromium, or set NO_BROWSER=1",
         program.display()
     );
     let switches = [
@@ -40,4 +41,25 @@ pub fn browser(profile: &Path) -> Option<Browser> {
         .build()
         .expect("options");
     Some(Browser::new(options).expect("Chromium starts"))
+}
+
+/// Gives the page a window of this size, in pixels.
+pub fn resize(tab: &Tab, width: u32, height: u32) {
+    tab.call_method(Emulation::SetDeviceMetricsOverride {
+        width,
+        height,
+        device_scale_factor: 1.0,
+        mobile: false,
+        scale: None,
+        screen_width: None,
+        screen_height: None,
+        position_x: None,
+        position_y: None,
+        dont_set_visible_size: None,
+        screen_orientation: None,
+        viewport: None,
+        display_feature: None,
+        device_posture: None,
+    })
+    .expect("a size");
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use headless_chrome::protocol::cdp::{DOM, Emulation, Page};
 use headless_chrome::{Browser, Element, Tab};
 
-use super::browser;
+use super::{browser, resize};
 
 /// Long enough for a busy machine.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -120,38 +120,17 @@ impl Sender {
 
     /// Makes the window as wide as a phone, or wider.
     pub fn is_wide(&self, width: u32) {
-        self.has_size(width, 800);
+        resize(&self.tab, width, 800);
     }
 
     /// Makes the window as high as the page, so that all of it is painted.
     pub fn is_high(&self, width: u32) {
-        self.has_size(width, self.size().height as u32);
+        resize(&self.tab, width, self.size().height as u32);
     }
 
     fn size(&self) -> DOM::Rect {
         let metrics = self.tab.call_method(Page::GetLayoutMetrics(None));
         metrics.expect("a size").css_content_size
-    }
-
-    fn has_size(&self, width: u32, height: u32) {
-        self.tab
-            .call_method(Emulation::SetDeviceMetricsOverride {
-                width,
-                height,
-                device_scale_factor: 1.0,
-                mobile: false,
-                scale: None,
-                screen_width: None,
-                screen_height: None,
-                position_x: None,
-                position_y: None,
-                dont_set_visible_size: None,
-                screen_orientation: None,
-                viewport: None,
-                display_feature: None,
-                device_posture: None,
-            })
-            .expect("a size");
     }
 
     /// How many pixels the page is wider than the window.

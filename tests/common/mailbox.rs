@@ -57,6 +57,17 @@ impl Stage {
         decoded.collect()
     }
 
+    /// Has the sender been told of this recipient, or is still to be?
+    pub fn is_told(&self, recipient: &str) -> bool {
+        let store =
+            rusqlite::Connection::open(self.dir().join("state/posttls.db")).expect("a store");
+        let sql = "SELECT count(*) FROM owed o JOIN recipients r ON r.id = o.recipient_id WHERE r.address = ?1";
+        let owed = store.query_row(sql, [recipient], |row| row.get::<_, i64>(0));
+        let mails = self.sandbox.inbox();
+        let names = |mail: &Vec<u8>| String::from_utf8_lossy(mail).contains(recipient);
+        owed.expect("what is owed") > 0 || mails.iter().any(names)
+    }
+
     /// Waits for a mail with this subject.
     pub fn mail(&self, subject: &str) -> Mail {
         self.wait(&format!("a mail {subject:?}"), || {

@@ -151,6 +151,18 @@ impl Stage {
             .expect("posttls runs")
     }
 
+    /// What the admin's command prints when it succeeds, as it must.
+    pub fn said(&self, arguments: &[&str]) -> String {
+        let output = self.posttls(arguments);
+        assert!(output.status.success(), "{arguments:?}: {output:?}");
+        String::from_utf8(output.stdout).expect("text")
+    }
+
+    /// As [`Stage::said`], of a command that prints JSON.
+    pub fn json(&self, arguments: &[&str]) -> Value {
+        serde_json::from_str(&self.said(arguments)).expect("JSON")
+    }
+
     /// The case of a queue ID, as `posttls case --json` shows it.
     pub fn case(&self, queue_id: &str) -> Value {
         let output = self.posttls(&["case", queue_id, "--json"]);
