@@ -132,7 +132,7 @@ fn a_stopped_may_instance_delivers_when_it_starts() {
     assert_eq!(answer.status, 200, "{answer:?}");
     assert_eq!(stage.states(&queue_id)["bob@plain.test"], "released");
     assert_eq!(stage.sandbox.queue_of(Instance::Encrypt, &queue_id), None);
-    assert_eq!(stage.sandbox.queue(Instance::May)["deferred"].len(), 1);
+    assert_eq!(stage.sandbox.queue(Instance::May)["incoming"].len(), 1);
     assert_eq!(stage.attempts("bob@plain.test"), 0);
     stage.run("postfix", Instance::May, &["start"]);
     stage.arrival("bob@plain.test");

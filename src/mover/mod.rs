@@ -12,6 +12,7 @@ mod daemon;
 mod desk;
 mod ending;
 mod engine;
+mod handover;
 mod late;
 mod lookout;
 mod recovery;

@@ -17,7 +17,7 @@ use fail::fail_point;
 use log::{info, warn};
 
 use super::source::{self, Source};
-use super::{MoveError, Sighting, copy, shown};
+use super::{MoveError, Sighting, copy, handover, shown};
 use crate::case::store::{Move, MoveRecipient, Store};
 use crate::case::{Action, MessageKey, MoveStep, Outcome};
 use crate::postfix::{Instance, Queue, QueueId, mark_done};
@@ -228,22 +228,27 @@ impl Steps<'_> {
         Ok(None)
     }
 
-    /// Marked: the may instance gets the copy. `postsuper -H` hands it to the queue manager as it is; `-r` would have
-    /// pickup and cleanup take it in anew, and they drop, cut or bounce what exceeds limits that the encrypt instance
-    /// did not have, and forget SMTPUTF8.
+    /// Marked: the may instance's queue manager gets the copy as it is. `postsuper -r` would have pickup and cleanup take
+    /// it in anew, and they drop, cut or bounce what exceeds limits that the encrypt instance did not have, and forget
+    /// SMTPUTF8.
     pub fn hand_over(&self, journal: &Move) -> Result<Waits, MoveError> {
         if let Some(copy) = self.parse(journal.copy_name.as_deref())? {
             (self.expect)(&copy);
-            if self.may_holds(&copy)? {
-                self.may.release_hold(&copy)?;
+            let doing = "give the copy to the queue manager from";
+            let held = self.may_holds(&copy)?
+                && handover::to_incoming(self.may, &copy).map_err(|error| {
+                    self.fault(doing, &self.may.path(Queue::Hold, &copy), error)
+                })?;
+            if held {
                 fail_point!("move::requeued-unsaid");
                 info!("{}, handed to the may instance as {copy}", shown(self.key));
             }
             // Also when a mover that died had handed it over: it may not have come to this.
-            if let Err(error) = self.may.try_now(&copy) {
+            if let Err(error) = handover::wake(self.may) {
                 warn!(
-                    "{}: {error}; is the may instance stopped? It sends {copy} when it starts",
-                    self.key.queue_id
+                    "{}: {}: {error}; is the may instance stopped? It sends {copy} when it starts",
+                    self.key.queue_id,
+                    handover::socket(self.may).display()
                 );
             }
         }

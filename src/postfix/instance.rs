@@ -242,15 +242,6 @@ impl Instance {
         self.leave_hold(&["-d", id.as_str(), "hold"], id, "removed", None)
     }
 
-    /// Has Postfix try a deferred message now instead of at the next queue run: `postqueue -i`. Fails when the instance
-    /// is stopped, and that is no harm: it looks at all deferred mail when it starts.
-    ///
-    /// # Errors
-    /// When `postqueue` fails.
-    pub fn try_now(&self, id: &QueueId) -> Result<(), PostfixError> {
-        run(self.command("postqueue").args(["-i", id.as_str()])).map(drop)
-    }
-
     fn is_held(&self, id: &QueueId) -> Result<bool, PostfixError> {
         self.holds(Queue::Hold, id)
             .map_err(|source| PostfixError::Run {
