@@ -47,7 +47,8 @@ struct Client {
 
 enum Phase {
     Reading(Incoming),
-    /// For an answer; the request takes so many octets. Not watched: what the client does now does not matter.
+    /// For an answer; the request takes so many octets. Not watched: what the client does now does not matter. It has a
+    /// deadline until it is carried out.
     Waiting(usize),
     /// The rest of the answer, and when it must be gone at the latest.
     Answering(Vec<u8>, usize, Instant),
@@ -88,6 +89,24 @@ impl Clients {
     /// Less is held than may be.
     pub(crate) fn has_memory(&self) -> bool {
         self.held <= self.limits.memory
+    }
+
+    /// Somebody has sent a request and has not got all of the answer.
+    pub(crate) fn is_owed(&self) -> bool {
+        let owed =
+            |client: &Client| matches!(client.phase, Phase::Waiting(_) | Phase::Answering(..));
+        self.all.values().any(owed)
+    }
+
+    /// The request of this client is carried out now; or not, as it has been told that it had to wait too long.
+    pub(crate) fn begin(&mut self, id: u64) -> bool {
+        match self.all.get_mut(&id) {
+            Some(client) if matches!(client.phase, Phase::Waiting(_)) => {
+                client.deadline = None;
+                true
+            }
+            _ => false,
+        }
     }
 
     /// Closes the connection that goes first, if one can go.
@@ -176,7 +195,7 @@ impl Clients {
             }
         };
         if count == 0 {
-            return self.too_slow(id);
+            return self.too_late(id);
         }
         let had_head = incoming.head().is_some();
         match incoming.take(&scratch[..count], client.peer, &self.proxies) {
@@ -192,7 +211,7 @@ impl Clients {
             }
             Progress::Complete(whole) => {
                 client.phase = Phase::Waiting(whole.held());
-                client.deadline = None;
+                client.deadline = Some(now + self.limits.work_time);
                 if epoll::delete(&self.poll, &client.stream).is_err() {
                     self.close(id);
                     return None;
@@ -207,10 +226,12 @@ impl Clients {
         None
     }
 
-    /// The end of a client that has not sent its request in time, or in full: it is told so if it has sent anything.
-    fn too_slow(&mut self, id: u64) -> Option<Event> {
+    /// The end of a client that has not sent its request in time, or in full: it is told so if it has sent anything. One
+    /// whose request has waited too long for its turn is told that.
+    fn too_late(&mut self, id: u64) -> Option<Event> {
         match &self.all.get(&id)?.phase {
             Phase::Reading(incoming) if !incoming.is_empty() => self.refused(id, Refusal::Slow),
+            Phase::Waiting(_) => self.refused(id, Refusal::Busy),
             _ => {
                 self.close(id);
                 None
@@ -219,10 +240,10 @@ impl Clients {
     }
 
     fn refused(&mut self, id: u64, refusal: Refusal) -> Option<Event> {
-        let Phase::Reading(incoming) = &self.all.get(&id)?.phase else {
-            return None;
+        let head = match &self.all.get(&id)?.phase {
+            Phase::Reading(incoming) => incoming.head(),
+            _ => None,
         };
-        let head = incoming.head();
         Some(Event::Refused(Refused {
             refusal,
             language: head.map(|head| head.language.clone()).unwrap_or_default(),
@@ -291,8 +312,8 @@ impl Clients {
         let late = |client: &Client| client.deadline.is_some_and(|deadline| deadline <= now);
         let late = self.all.iter().filter(|(_, client)| late(client));
         let late: Vec<u64> = late.map(|(id, _)| *id).collect();
-        let slow = |id| Some((id, self.too_slow(id)?));
-        late.into_iter().filter_map(slow).collect()
+        let ended = |id| Some((id, self.too_late(id)?));
+        late.into_iter().filter_map(ended).collect()
     }
 
     /// Closes a connection.

@@ -63,7 +63,7 @@ impl Incoming {
 
     /// Nothing has come in yet.
     pub(crate) fn is_empty(&self) -> bool {
-        self.octets.is_empty()
+        self.octets.is_empty() && self.head.is_none()
     }
 
     /// The head, once it is there.

@@ -14,6 +14,7 @@ mod answer;
 mod clients;
 mod head;
 mod incoming;
+mod limits;
 mod line;
 mod places;
 mod slot;
@@ -34,6 +35,7 @@ use rustix::process::{Resource, getrlimit};
 use self::clients::{Clients, Event, Refused};
 pub(crate) use self::head::{CLIENT, Refusal};
 use self::incoming::Whole;
+pub(crate) use self::limits::Limits;
 use self::line::Line;
 use self::slots::{Done, Slots};
 use crate::web::child::WebError;
@@ -56,48 +58,6 @@ const SLOT_DESCRIPTORS: usize = 6;
 const BACKLOG: i32 = 1024;
 /// At most so often the log tells of connections given up.
 const REPORTED: Duration = Duration::from_secs(60);
-
-/// What strangers may use up.
-#[derive(Debug, Clone)]
-pub(crate) struct Limits {
-    /// For the head of a request, from the moment it is connected.
-    pub(crate) head_time: Duration,
-    /// For a form, from the end of its head on.
-    pub(crate) body_time: Duration,
-    /// For tiny_http to answer.
-    pub(crate) work_time: Duration,
-    /// Without any progress in sending an answer; four times as much for all of it.
-    pub(crate) answer_time: Duration,
-    /// For a client to close its end, once it has its answer.
-    pub(crate) leave_time: Duration,
-    /// Connections; fewer if there are not enough descriptors.
-    pub(crate) connections: usize,
-    /// Connections of one address whose request is not there in full. Trusted proxies have no such limit.
-    pub(crate) unfinished_of_one: usize,
-    /// Octets of requests and answers that are held.
-    pub(crate) memory: usize,
-    /// Requests under way.
-    pub(crate) under_way: usize,
-    /// Requests of one client (one address, as a trusted proxy tells it) under way.
-    pub(crate) under_way_of_one: usize,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self {
-            head_time: Duration::from_secs(10),
-            body_time: Duration::from_secs(20),
-            work_time: Duration::from_secs(30),
-            answer_time: Duration::from_secs(30),
-            leave_time: Duration::from_secs(2),
-            connections: 3000,
-            unfinished_of_one: 128,
-            memory: 64 * 1024 * 1024,
-            under_way: 32,
-            under_way_of_one: 24,
-        }
-    }
-}
 
 /// Serves until the other end of `stop` is closed, then finishes what is under way, for `farewell` at most.
 ///
@@ -208,7 +168,7 @@ impl Gate {
                 tick = now + TICK;
                 self.tick(now)?;
             }
-            if end.is_some_and(|end| now >= end || self.clients.count() == 0) {
+            if end.is_some_and(|end| now >= end || !self.clients.is_owed()) {
                 return Ok(());
             }
         }
@@ -240,11 +200,11 @@ impl Gate {
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
                 Err(error) => match error.raw_os_error().map(Errno::from_raw_os_error) {
+                    // An unfinished connection gives its descriptor; without one, the next tick tries again.
+                    Some(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM)
+                        if self.clients.give_one_up() => {}
                     Some(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM) => {
-                        // An unfinished connection gives its descriptor; without one, the next tick tries again.
-                        if !self.clients.give_one_up() {
-                            return self.pause();
-                        }
+                        return self.pause();
                     }
                     Some(Errno::BADF | Errno::INVAL | Errno::NOTSOCK | Errno::OPNOTSUPP) => {
                         return Err(WebError::Accept(error));
@@ -311,7 +271,9 @@ impl Gate {
         while self.slots.is_free()
             && let Some((origin, (client, whole))) = self.line.pop()
         {
-            if let Some(done) = self.slots.start(client, origin, &whole, now) {
+            if !self.clients.begin(client) {
+                self.line.done(origin);
+            } else if let Some(done) = self.slots.start(client, origin, &whole, now) {
                 self.done(done, now);
             }
         }

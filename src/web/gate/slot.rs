@@ -60,9 +60,13 @@ impl Slot {
         let (stream, listener) = connection()?;
         let server = Arc::new(Serving::default());
         let (serving, service) = (Arc::clone(&server), Arc::clone(service));
+        let hangs_up = HangsUp(stream.try_clone()?);
         thread::Builder::new()
             .name("request".to_owned())
-            .spawn(move || serve(&serving, listener, &service))?;
+            .spawn(move || {
+                let _hangs_up = hangs_up;
+                serve(&serving, listener, &service);
+            })?;
         Ok(Self {
             stream,
             server,
@@ -142,6 +146,16 @@ impl Drop for Slot {
         if let Some(server) = self.server.server.get() {
             server.unblock();
         }
+    }
+}
+
+/// Ends the connection when the thread that answers on it ends, by a panic too: nobody would answer the next request.
+struct HangsUp(UnixStream);
+
+impl Drop for HangsUp {
+    fn drop(&mut self) {
+        // It can only have been hung up already.
+        let _ = self.0.shutdown(std::net::Shutdown::Both);
     }
 }
 
