@@ -7,7 +7,7 @@ use std::process::ExitCode;
 ///
 /// pipe(8) bounces a notice when the hook exits with the 101 of an unwinding panic, but delivers it again when the hook
 /// dies of a signal; and a mover in which one thread has died must not go on as if nothing were missing. The web child
-/// does without: strangers can make tiny_http panic, and that must cost one connection and not the process.
+/// does without: a fault in a page, or in tiny_http, must cost one request and not the process.
 pub fn abort_on_panic() {
     let usual = panic::take_hook();
     panic::set_hook(Box::new(move |information| {

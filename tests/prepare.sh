@@ -25,6 +25,10 @@ need_packages() {
         # A new Postfix shall neither be configured nor started: the sandbox has instances of its own.
         *postfix*) echo 'postfix postfix/main_mailer_type select No configuration' | debconf-set-selections ;;
     esac
+    case "$missing" in
+        # Nor shall a new nginx: the tests start their own.
+        *nginx*) systemctl mask --runtime nginx.service >/dev/null 2>&1 || true ;;
+    esac
     # shellcheck disable=SC2086 # a list of names
     (apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $missing) \
         >"${TMPDIR:-/tmp}/posttls-apt.$$" 2>&1 || {

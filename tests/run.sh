@@ -6,7 +6,7 @@ cd "$(dirname "$0")/.."
 . tests/prepare.sh
 need_root "./tests/run.sh $*"
 need_cargo
-need_packages postfix openssl gcc libc6-dev chromium
+need_packages postfix openssl gcc libc6-dev chromium nginx-light
 export INSTA_UPDATE=no CARGO_TERM_COLOR=never
 if cargo fmt --version >/dev/null 2>&1; then cargo fmt --check; else echo "rustfmt is not installed: formatting not checked"; fi
 if cargo clippy --version >/dev/null 2>&1; then

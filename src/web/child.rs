@@ -1,41 +1,21 @@
 //! The web child's process: it serves until the mover ends the stream, and dies rather than limp.
 //!
-//! tiny_http 0.12 has no timeouts, and its accept loop ends at the first error. Both are met here. Timeouts are set on
-//! the listening socket, from which Linux hands them down to every accepted one. As `accept` then times out too, a
-//! loop that ended so is followed by a new one on the same socket, while the old one goes on answering its connections.
-//! (tiny_http logs each such end as an error: a logger should leave out the target `tiny_http`.)
-//! At any other accept error, or when all threads hang, the process ends and the mover replaces it; the mover keeps the
-//! listening socket, so no connection is refused meanwhile.
-//!
-//! Not met, as it happens inside tiny_http (the first two seen): a `Content-Length` beyond what can be allocated, and a
-//! connection that is reset between its request and `accept`, abort the process; a header line has no limit. So
-//! this belongs behind a reverse proxy, which it needs for HTTPS anyway, and the mover must not wait long with a
-//! replacement.
+//! Strangers reach the gate ([`crate::web`]) and never tiny_http. The gate survives what they send, and a lack of
+//! descriptors; when it can't go on all the same, or when all requests hang, the process ends and the mover replaces
+//! it. The mover keeps the listening socket, so no connection is refused meanwhile.
 
-use std::io::{self, ErrorKind};
+use std::io;
 use std::net::TcpListener;
 use std::os::unix::net::UnixStream;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::mpsc::{Sender, channel};
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use rustix::net::sockopt::{Timeout, set_socket_timeout};
-use tiny_http::Server;
-
+use crate::web::gate::{self, Limits};
 use crate::web::mover_link::MoverLink;
 pub use crate::web::privilege::prove_unprivileged;
 use crate::web::serve::Service;
 
-/// A connection on which nothing moves for so long is closed.
-pub const IDLE: Duration = Duration::from_secs(30);
-/// An accept loop that ended keeps answering its connections for so long after the last request; they die before.
-const RETIRED: Duration = Duration::from_secs(300);
-/// Requests answered at once, each in a thread of its own: a client that hangs costs one of them and no more.
-const MAX_REQUESTS: usize = 256;
-/// All of them busy for so long means that they hang.
-const STUCK: Duration = Duration::from_secs(60);
 /// Requests under way may still be answered for so long after the mover has ended.
 const FAREWELL: Duration = Duration::from_secs(2);
 
@@ -57,15 +37,12 @@ pub enum WebError {
     /// No more connections come in.
     #[error("accepting connections: {0}")]
     Accept(io::Error),
-    /// Every thread hangs.
-    #[error("all {MAX_REQUESTS} requests have been under way for {} seconds", STUCK.as_secs())]
+    /// No request is answered any more.
+    #[error("as many requests as can be answered at once have hung for good")]
     Stuck,
-}
-
-enum Event {
-    MoverEnded(io::Result<()>),
-    AcceptEnded(io::Error),
-    Stuck,
+    /// A fault of ours.
+    #[error("the thread that listens to the mover has ended by a fault")]
+    Fault,
 }
 
 /// Serves on `listener` until the mover ends the stream. Call [`prove_unprivileged`] first: this reports ready.
@@ -73,118 +50,23 @@ enum Event {
 /// # Errors
 /// When the process can't serve any more; it must then end, and be replaced.
 pub fn run(mover: UnixStream, listener: TcpListener) -> Result<(), WebError> {
-    run_with(mover, listener, IDLE)
+    run_with(mover, listener, Limits::default())
 }
 
-fn run_with(mover: UnixStream, listener: TcpListener, idle: Duration) -> Result<(), WebError> {
+fn run_with(mover: UnixStream, listener: TcpListener, limits: Limits) -> Result<(), WebError> {
     let (link, settings) = MoverLink::greet(mover).map_err(WebError::Mover)?;
     let link = Arc::new(link);
     let service = Arc::new(Service::new(&settings, Arc::clone(&link)));
-    for timeout in [Timeout::Recv, Timeout::Send] {
-        set_socket_timeout(&listener, timeout, Some(idle))
-            .map_err(|e| WebError::Listener(e.into()))?;
-    }
-    let (tell, events) = channel();
-    let tell_end = tell.clone();
-    thread::spawn(move || tell_end.send(Event::MoverEnded(link.hand_out_answers())));
-    let under_way = Arc::new(AtomicUsize::new(0));
-    accept(&listener, &service, &under_way, &tell)?;
-    for event in &events {
-        match event {
-            Event::AcceptEnded(error) if is_timeout(&error) => {
-                accept(&listener, &service, &under_way, &tell)?;
-            }
-            Event::AcceptEnded(error) => return Err(WebError::Accept(error)),
-            Event::Stuck => return Err(WebError::Stuck),
-            Event::MoverEnded(Err(error)) => return Err(WebError::Mover(error)),
-            Event::MoverEnded(Ok(())) => break,
-        }
-    }
-    wait_until(FAREWELL, || under_way.load(Ordering::SeqCst) == 0);
-    Ok(())
-}
-
-fn is_timeout(error: &io::Error) -> bool {
-    matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut)
-}
-
-fn wait_until(patience: Duration, done: impl Fn() -> bool) -> bool {
-    let end = Instant::now() + patience;
-    while !done() {
-        if Instant::now() > end {
-            return false;
-        }
-        thread::sleep(Duration::from_millis(10));
-    }
-    true
-}
-
-/// Starts an accept loop of tiny_http, and a thread that takes its requests.
-fn accept(
-    listener: &TcpListener,
-    service: &Arc<Service>,
-    under_way: &Arc<AtomicUsize>,
-    tell: &Sender<Event>,
-) -> Result<(), WebError> {
-    let listener = listener.try_clone().map_err(WebError::Listener)?;
-    let server = Server::from_listener(listener, None)
-        .map_err(|error| WebError::Listener(io::Error::other(error)))?;
-    // Weak: the service ends with `run`, and this thread soon after.
-    let (service, under_way, tell) = (Arc::downgrade(service), Arc::clone(under_way), tell.clone());
-    thread::spawn(move || take_requests(&server, &service, &under_way, &tell));
-    Ok(())
-}
-
-fn take_requests(
-    server: &Server,
-    service: &Weak<Service>,
-    under_way: &Arc<AtomicUsize>,
-    tell: &Sender<Event>,
-) {
-    let mut retires: Option<Instant> = None;
-    while retires.is_none_or(|at| Instant::now() < at) {
-        let next = server.recv_timeout(Duration::from_secs(1));
-        let Some(service) = service.upgrade() else {
-            return;
-        };
-        let request = match next {
-            Ok(Some(request)) => request,
-            Ok(None) => continue,
-            Err(error) => {
-                retires = Some(Instant::now() + RETIRED);
-                let _ = tell.send(Event::AcceptEnded(error));
-                continue;
-            }
-        };
-        retires = retires.map(|_| Instant::now() + RETIRED);
-        if !wait_until(STUCK, || under_way.load(Ordering::SeqCst) < MAX_REQUESTS) {
-            let _ = tell.send(Event::Stuck);
-            return;
-        }
-        let place = Place::taken(under_way);
-        // If there is no thread to be had, tiny_http answers 500 as it drops the request.
-        let _ = thread::Builder::new()
-            .name("request".to_owned())
-            .spawn(move || {
-                let _place = place;
-                service.answer(request);
-            });
-    }
-}
-
-/// One of [`MAX_REQUESTS`], given back when dropped.
-struct Place(Arc<AtomicUsize>);
-
-impl Place {
-    fn taken(count: &Arc<AtomicUsize>) -> Self {
-        count.fetch_add(1, Ordering::SeqCst);
-        Self(Arc::clone(count))
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::SeqCst);
+    let (stop, stopped) = UnixStream::pair().map_err(WebError::Listener)?;
+    let answers = thread::spawn(move || {
+        let result = link.hand_out_answers();
+        drop(stop);
+        result
+    });
+    gate::run(listener, &service, stopped, limits, FAREWELL)?;
+    match answers.join() {
+        Ok(result) => result.map_err(WebError::Mover),
+        Err(_) => Err(WebError::Fault),
     }
 }
 
@@ -193,43 +75,102 @@ mod tests {
     use super::*;
     use crate::web::protocol::{Answer, MAX_ANSWER, Numbered, Settings, send};
     use std::io::{Read, Write};
-    use std::net::TcpStream;
+    use std::net::{SocketAddr, TcpStream};
+    use std::thread::JoinHandle;
+    use std::time::Duration;
 
-    /// The accept loop ends several times here, and nobody notices; who says nothing is hung up on.
-    #[test]
-    fn idle_connections_are_closed_and_new_ones_taken() {
+    fn start(limits: Limits) -> (UnixStream, SocketAddr, JoinHandle<Result<(), WebError>>) {
         let (mover, child) = UnixStream::pair().unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
-        let child = thread::spawn(move || run_with(child, listener, Duration::from_millis(200)));
+        let child = thread::spawn(move || run_with(child, listener, limits));
         let welcome = Answer::Welcome(Box::new(Settings {
             admin_contact: String::new(),
             trusted_proxies: Vec::new(),
             templates: Default::default(),
         }));
-        send(
-            &mover,
-            &Numbered {
-                number: 0,
-                body: welcome,
-            },
-            MAX_ANSWER,
-        )
-        .unwrap();
-        // What came before the timeout was set does not have it.
-        thread::sleep(Duration::from_millis(300));
+        let welcome = Numbered {
+            number: 0,
+            body: welcome,
+        };
+        send(&mover, &welcome, MAX_ANSWER).unwrap();
+        (mover, address, child)
+    }
+
+    fn answer(address: SocketAddr, request: &str) -> String {
+        let mut client = TcpStream::connect(address).unwrap();
+        client.write_all(request.as_bytes()).unwrap();
+        let mut answer = String::new();
+        client.read_to_string(&mut answer).unwrap();
+        answer
+    }
+
+    #[test]
+    fn who_takes_too_long_is_told_and_hung_up_on() {
+        let limits = Limits {
+            head_time: Duration::from_millis(300),
+            body_time: Duration::from_millis(300),
+            ..Limits::default()
+        };
+        let (mover, address, child) = start(limits);
         let mut silent = TcpStream::connect(address).unwrap();
-        write!(silent, "GET / HT").unwrap();
-        for _ in 0..4 {
-            thread::sleep(Duration::from_millis(350));
-            let mut client = TcpStream::connect(address).unwrap();
-            write!(client, "GET /style.css HTTP/1.0\r\n\r\n").unwrap();
-            let mut answer = String::new();
-            client.read_to_string(&mut answer).unwrap();
-            assert!(answer.contains(" 200 OK"), "{answer}");
-        }
-        silent.set_nonblocking(true).unwrap();
         assert_eq!(silent.read(&mut [0]).unwrap(), 0, "hung up");
+        assert!(answer(address, "GET / HT").starts_with("HTTP/1.1 408 "));
+        let form =
+            "POST /c/AbCdEf0123456789-_ HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\naction";
+        assert!(answer(address, form).starts_with("HTTP/1.1 408 "));
+        assert!(answer(address, "GET /style.css HTTP/1.0\r\n\r\n").contains(" 200 OK"));
+        drop(mover);
+        assert!(child.join().unwrap().is_ok());
+    }
+
+    #[test]
+    fn when_there_is_no_place_the_oldest_unfinished_connection_goes() {
+        for (connections, unfinished_of_one) in [(4, 99), (99, 4)] {
+            let limits = Limits {
+                connections,
+                unfinished_of_one,
+                ..Limits::default()
+            };
+            let (mover, address, child) = start(limits);
+            let hanging: Vec<_> = (0..8)
+                .map(|_| TcpStream::connect(address).unwrap())
+                .collect();
+            assert!(answer(address, "GET /style.css HTTP/1.0\r\n\r\n").contains(" 200 OK"));
+            for (number, mut stream) in hanging.into_iter().enumerate() {
+                stream.set_nonblocking(true).unwrap();
+                let ended = matches!(stream.read(&mut [0]), Ok(0));
+                assert!(ended || number >= 4, "{number} of {connections}");
+            }
+            drop(mover);
+            assert!(child.join().unwrap().is_ok());
+        }
+    }
+
+    /// An answer that nobody reads does not keep the others.
+    #[test]
+    fn what_is_held_is_bounded() {
+        let limits = Limits {
+            memory: 300_000,
+            ..Limits::default()
+        };
+        let (mover, address, child) = start(limits);
+        let head =
+            "POST /c/AbCdEf0123456789-_ HTTP/1.1\r\nHost: x\r\nContent-Length: 262144\r\n\r\n";
+        let mut hanging: Vec<_> = (0..4)
+            .map(|_| TcpStream::connect(address).unwrap())
+            .collect();
+        let part = format!("{head}{}", "x".repeat(200_000));
+        for stream in &mut hanging {
+            // Those that are given up are reset in the midst of it.
+            let _ = stream.write_all(part.as_bytes());
+        }
+        assert!(answer(address, "GET /style.css HTTP/1.0\r\n\r\n").contains(" 200 OK"));
+        let ended = hanging.iter().filter(|stream| {
+            stream.set_nonblocking(true).unwrap();
+            !matches!((&**stream).read(&mut [0]), Err(error) if error.kind() == io::ErrorKind::WouldBlock)
+        });
+        assert!(ended.count() >= 3);
         drop(mover);
         assert!(child.join().unwrap().is_ok());
     }

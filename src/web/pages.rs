@@ -55,6 +55,8 @@ pub enum Fault {
     TooLarge,
     /// 414.
     AddressTooLong,
+    /// 429: too many unknown tokens.
+    TooManyGuesses,
     /// 500: a fault of ours.
     Internal,
     /// 503: the mover does not answer in time.
@@ -73,6 +75,7 @@ impl Fault {
             Self::LengthRequired => 411,
             Self::TooLarge => 413,
             Self::AddressTooLong => 414,
+            Self::TooManyGuesses => 429,
             Self::Internal => 500,
             Self::Unavailable => 503,
         }
@@ -91,6 +94,7 @@ impl Fault {
             Self::LengthRequired => "length-required",
             Self::TooLarge => "too-large",
             Self::AddressTooLong => "address-too-long",
+            Self::TooManyGuesses => "too-many-guesses",
             Self::Internal => "internal",
             Self::Unavailable => "unavailable",
         }

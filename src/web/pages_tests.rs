@@ -168,6 +168,7 @@ fn every_state_failure_and_outcome_has_its_sentence() {
         Fault::LengthRequired,
         Fault::TooLarge,
         Fault::AddressTooLong,
+        Fault::TooManyGuesses,
         Fault::Internal,
         Fault::Unavailable,
     ] {

@@ -11,7 +11,7 @@ use rustix::thread::{capabilities, set_no_new_privs};
 
 use crate::web::child::WebError;
 
-/// Open files: two for each connection, and tiny_http keeps idle ones.
+/// Open files: one for each connection that the gate takes, six for each to tiny_http, and some more.
 const MAX_FILES: u64 = 4096;
 
 /// Ends in an error unless this process is an ordinary user without groups and capabilities that can open none of

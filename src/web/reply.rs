@@ -68,6 +68,16 @@ impl Reply {
         self
     }
 
+    /// As it goes over the wire, for a request that tiny_http does not see.
+    pub(crate) fn into_octets(self) -> Vec<u8> {
+        let mut octets = Vec::new();
+        // Writing to memory does not fail.
+        let _ = self
+            .into_response()
+            .raw_print(&mut octets, (1, 1).into(), &[], false, None);
+        octets
+    }
+
     /// For tiny_http.
     pub(crate) fn into_response(self) -> tiny_http::Response<std::io::Cursor<Vec<u8>>> {
         let common = HEADERS

@@ -1,27 +1,28 @@
 //! One HTTP request: read it, ask the mover, make the page.
 
-use std::io::Read;
 use std::net::{IpAddr, Ipv4Addr};
-use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 
 use tiny_http::Request;
 
+use crate::web::gate::{self, Refusal};
+use crate::web::guesses::{ALLOWED, Guesses, Verdict};
+
 use crate::web::language::Language;
 use crate::web::mover_link::{MoverLink, Unanswered};
+use crate::web::origin::Origin;
 use crate::web::pages::{Fault, Pages};
 use crate::web::protocol::{Answer, Question, Settings};
 use crate::web::reply::Reply;
 use crate::web::routes::{self, MAX_BODY, Route};
 use crate::web::{form, inbox_form};
 
-/// How long a form may take to arrive.
-const BODY_TIME: Duration = Duration::from_secs(20);
-
 /// All that a request needs; shared by all.
 pub struct Service {
     pages: Pages,
     trusted_proxies: Vec<IpAddr>,
+    guesses: Mutex<Guesses>,
     mover: Arc<MoverLink>,
 }
 
@@ -32,8 +33,50 @@ impl Service {
         Self {
             pages: Pages::new(settings),
             trusted_proxies,
+            guesses: Mutex::default(),
             mover,
         }
+    }
+
+    /// Proxies whose `X-Forwarded-For` is believed.
+    pub(crate) fn trusted_proxies(&self) -> &[IpAddr] {
+        &self.trusted_proxies
+    }
+
+    /// What a client hears whose request the gate does not let in: a page where a sender may read it, else one line.
+    /// `language` is the value of `Accept-Language`, `page` the target that the form stands on.
+    pub(crate) fn refusal(&self, refusal: Refusal, language: &str, page: Option<&str>) -> Vec<u8> {
+        let fault = match refusal {
+            Refusal::Slow => Ok(Fault::TooSlow),
+            Refusal::LengthRequired => Ok(Fault::LengthRequired),
+            Refusal::TooLarge => Ok(Fault::TooLarge),
+            Refusal::AddressTooLong => Ok(Fault::AddressTooLong),
+            Refusal::Lost => Ok(Fault::Internal),
+            Refusal::Busy => Ok(Fault::Unavailable),
+            Refusal::Malformed => Err((400, "this is not a request that can be understood\n")),
+            Refusal::Method => Err((405, "this is no proxy\n")),
+            Refusal::Expectation => Err((417, "only 100-continue can be expected\n")),
+            Refusal::HeadTooLarge => Err((431, "the headers are too large\n")),
+            Refusal::UnknownMethod => Err((501, "there is no such method\n")),
+            Refusal::Version => Err((505, "HTTP/1.0 and HTTP/1.1 are spoken here\n")),
+        };
+        let reply = match fault {
+            Ok(fault) => {
+                let reader = Reader {
+                    service: self,
+                    language: Language::accepted(std::iter::once(language)),
+                    client: Ipv4Addr::UNSPECIFIED.into(),
+                };
+                let back = page.map(|page| page.split('?').next().unwrap_or(page));
+                reader.fault(&fault, back)
+            }
+            Err((status, text)) => Reply::text(status, text),
+        };
+        let reply = match refusal {
+            Refusal::Method => reply.with("Allow", "GET, HEAD, POST"),
+            _ => reply,
+        };
+        reply.into_octets()
     }
 
     /// Answers a request, whatever it is.
@@ -49,6 +92,7 @@ impl Service {
         let reader = Reader {
             service: self,
             language,
+            client: client(request),
         };
         match routes::route(request.method().as_str(), request.url()) {
             Route::Front => reader.html(200, self.pages.front(language)),
@@ -105,20 +149,13 @@ impl Service {
             _ => Reply::text(503, "the mover does not answer\n").with("Retry-After", "30"),
         }
     }
-
-    fn client(&self, request: &Request) -> IpAddr {
-        let peer = request
-            .remote_addr()
-            .map_or(Ipv4Addr::UNSPECIFIED.into(), |peer| peer.ip());
-        let forwarded = headers(request, "X-Forwarded-For");
-        routes::client(peer, forwarded, &self.trusted_proxies)
-    }
 }
 
 /// Whoever reads what this request is answered with.
 struct Reader<'a> {
     service: &'a Service,
     language: Language,
+    client: IpAddr,
 }
 
 impl Reader<'_> {
@@ -137,7 +174,7 @@ impl Reader<'_> {
         let question = Question::Decide {
             token: token.clone(),
             decision,
-            client: self.service.client(request).to_string(),
+            client: self.client.to_string(),
         };
         match self.service.ask(question) {
             Ok(Answer::Decided(case)) => {
@@ -156,7 +193,7 @@ impl Reader<'_> {
         let question = Question::DecideSender {
             token: token.clone(),
             decision,
-            client: self.service.client(request).to_string(),
+            client: self.client.to_string(),
         };
         let pages = &self.service.pages;
         match self.service.ask(question) {
@@ -172,7 +209,7 @@ impl Reader<'_> {
         if let Err(fault) = self.form(request, form::parse_revoke) {
             return self.fault(&fault, Some(&format!("/r/{token}")));
         }
-        let client = self.service.client(request).to_string();
+        let client = self.client.to_string();
         let question = Question::EndConsent {
             token: token.clone(),
             client,
@@ -200,7 +237,7 @@ impl Reader<'_> {
 
     fn no_answer(&self, answer: Result<Answer, Unanswered>, back: &str) -> Reply {
         match answer {
-            Ok(Answer::Unknown) => self.fault(&Fault::NotFound, None),
+            Ok(Answer::Unknown) => self.unknown(),
             Ok(Answer::Expired) => self.fault(&Fault::Expired, None),
             Ok(Answer::Refused { why }) => self.fault(&Fault::Refused(why), Some(back)),
             Ok(Answer::Busy) | Err(Unanswered::Late | Unanswered::Gone) => {
@@ -212,6 +249,27 @@ impl Reader<'_> {
                 self.fault(&Fault::Internal, Some(back))
             }
         }
+    }
+
+    /// The mover does not know the token.
+    fn unknown(&self) -> Reply {
+        let origin = Origin::from(self.client);
+        let mut guesses = self
+            .service
+            .guesses
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let verdict = guesses.count(origin, Instant::now());
+        drop(guesses);
+        let Verdict::TooMany { retry_after, first } = verdict else {
+            return self.fault(&Fault::NotFound, None);
+        };
+        if first {
+            log::warn!("client={origin}: more than {ALLOWED} unknown links in a minute");
+        }
+        let seconds = retry_after.as_secs() + 1;
+        self.fault(&Fault::TooManyGuesses, None)
+            .with("Retry-After", seconds.to_string())
     }
 
     fn fault(&self, fault: &Fault, back: Option<&str>) -> Reply {
@@ -232,44 +290,23 @@ fn headers<'a>(request: &'a Request, name: &'static str) -> impl Iterator<Item =
         .map(|h| h.value.as_str())
 }
 
-/// Reads a form in full, or not at all: a form cut off after `action=delete` would delete for all.
-fn read_form(request: &mut Request) -> Result<Vec<u8>, Fault> {
-    let damaged = Fault::BadForm(form::BadForm::Damaged);
-    // tiny_http can't tell the end of a chunked body from the end of the connection. No browser sends forms so.
-    if headers(request, "Transfer-Encoding").next().is_some() {
-        return Err(Fault::LengthRequired);
-    }
-    let length = {
-        let mut lengths = headers(request, "Content-Length");
-        match (lengths.next(), lengths.next()) {
-            (None, _) => return Err(Fault::LengthRequired),
-            (Some(_), Some(_)) => return Err(damaged),
-            (Some(length), None) if length.bytes().all(|b| b.is_ascii_digit()) => {
-                length.parse::<u64>().map_err(|_| Fault::TooLarge)?
-            }
-            _ => return Err(damaged),
-        }
-    };
-    let length = usize::try_from(length).unwrap_or(usize::MAX);
-    if length > MAX_BODY {
-        return Err(Fault::TooLarge);
-    }
-    if !form::is_form(headers(request, "Content-Type").next()) {
-        return Err(damaged);
-    }
-    read_exactly(request.as_reader(), length).ok_or(Fault::TooSlow)
+/// The address that the gate has found out.
+fn client(request: &Request) -> IpAddr {
+    let told = headers(request, gate::CLIENT).next();
+    told.and_then(|address| address.parse().ok())
+        .unwrap_or(Ipv4Addr::UNSPECIFIED.into())
 }
 
-fn read_exactly(body: &mut dyn Read, length: usize) -> Option<Vec<u8>> {
-    let end = Instant::now() + BODY_TIME;
-    let mut form = vec![0; length];
-    let mut filled = 0;
-    while filled < length {
-        match body.read(&mut form[filled..]) {
-            Ok(count) if count > 0 && Instant::now() < end => filled += count,
-            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
-            _ => return None,
-        }
+/// Reads a form in full, or not at all: a form cut off after `action=delete` would delete for all. The gate has it
+/// complete, and has checked its length.
+fn read_form(request: &mut Request) -> Result<Vec<u8>, Fault> {
+    if !form::is_form(headers(request, "Content-Type").next()) {
+        return Err(Fault::BadForm(form::BadForm::Damaged));
     }
-    Some(form)
+    let mut form = vec![0; request.body_length().unwrap_or(0).min(MAX_BODY)];
+    request
+        .as_reader()
+        .read_exact(&mut form)
+        .map_err(|_| Fault::TooSlow)?;
+    Ok(form)
 }

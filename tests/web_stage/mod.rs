@@ -1,9 +1,13 @@
-//! A web child in a thread of this process, and a mover that answers by script and remembers what it was asked.
+//! A web child in a thread of this process or in one of its own, and a mover that answers by script and remembers what
+//! it was asked.
 #![allow(dead_code)]
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt as _;
+use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
@@ -22,6 +26,7 @@ pub struct Stage {
     pub asked: Arc<Mutex<Vec<Question>>>,
     mover: UnixStream,
     child: Option<JoinHandle<Result<(), WebError>>>,
+    process: Option<Child>,
 }
 
 impl Stage {
@@ -31,15 +36,45 @@ impl Stage {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let child = thread::spawn(move || run(child, listener));
-        let asked = Arc::new(Mutex::new(Vec::new()));
-        let (stream, notes) = (mover.try_clone().unwrap(), Arc::clone(&asked));
-        thread::spawn(move || play(&stream, &notes, Box::new(script)));
+        let asked = listen(&mover, script);
         Self {
             address,
             asked,
             mover,
             child: Some(child),
+            process: None,
         }
+    }
+
+    /// As [`Stage::usual`], with the web child as the mover starts it: a process of its own, and nobody.
+    pub fn in_a_process(view: CaseView) -> Self {
+        let (mover, child) = UnixStream::pair().unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let process = Command::new(env!("CARGO_BIN_EXE_posttls-httpd"))
+            .arg("--web-child")
+            .current_dir("/")
+            .uid(65534)
+            .gid(65534)
+            .stdin(Stdio::from(OwnedFd::from(child)))
+            .stdout(Stdio::from(OwnedFd::from(listener)))
+            .spawn()
+            .unwrap();
+        let asked = listen(&mover, move |question| Some(usual(&view, question)));
+        let stage = Self {
+            address,
+            asked,
+            mover,
+            child: None,
+            process: Some(process),
+        };
+        assert_eq!(stage.get("/healthz").status, 200);
+        stage
+    }
+
+    /// The process of the web child.
+    pub fn pid(&self) -> u32 {
+        self.process.as_ref().unwrap().id()
     }
 
     /// A mover that knows [`TOKEN`] and decides as asked.
@@ -115,7 +150,22 @@ impl Stage {
 impl Drop for Stage {
     fn drop(&mut self) {
         let _ = self.mover.shutdown(std::net::Shutdown::Both);
+        if let Some(mut process) = self.process.take() {
+            let status = process.wait().unwrap();
+            assert!(thread::panicking() || status.success(), "{status}");
+        }
     }
+}
+
+/// A mover that answers by script, in a thread of its own.
+fn listen(
+    mover: &UnixStream,
+    script: impl FnMut(&Question) -> Option<Answer> + Send + 'static,
+) -> Arc<Mutex<Vec<Question>>> {
+    let asked = Arc::new(Mutex::new(Vec::new()));
+    let (stream, notes) = (mover.try_clone().unwrap(), Arc::clone(&asked));
+    thread::spawn(move || play(&stream, &notes, Box::new(script)));
+    asked
 }
 
 fn play(stream: &UnixStream, notes: &Mutex<Vec<Question>>, mut script: Box<Script>) {
@@ -232,7 +282,7 @@ pub struct Response {
 }
 
 impl Response {
-    fn parse(octets: &[u8]) -> Self {
+    pub fn parse(octets: &[u8]) -> Self {
         let text = String::from_utf8_lossy(octets);
         let (head, body) = text.split_once("\r\n\r\n").unwrap_or((&text, ""));
         let mut lines = head.lines();

@@ -6,14 +6,16 @@
 mod choices;
 mod consent;
 mod inbox;
+mod refused;
 mod views;
 
-use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use log::{error, info, warn};
 
+use self::refused::Refused;
 use super::engine::{Engine, Progress};
 use super::{MoveError, ending, shown};
 use crate::case::store::{self, MoveId, Remembered, Store, StoreError};
@@ -27,6 +29,7 @@ pub struct Desk {
     store: Arc<Store>,
     engine: Arc<Engine>,
     rules: RwLock<Rules>,
+    refused: Mutex<Refused>,
 }
 
 /// What a reload may change.
@@ -85,6 +88,7 @@ impl Desk {
             store,
             engine,
             rules: RwLock::new(Rules::new(keys, config)),
+            refused: Mutex::default(),
         }
     }
 
@@ -155,7 +159,14 @@ impl Desk {
             Ok(id) => Ok(id),
             Err(LinkError::Expired(_)) => Err(Answer::Expired),
             Err(error) => {
-                info!("refused a link: {error}");
+                let mut refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
+                match refused.note(Instant::now()) {
+                    None => {}
+                    Some(0) => info!("refused a link: {error}"),
+                    Some(untold) => {
+                        info!("refused a link: {error}; {untold} more before that are not logged");
+                    }
+                }
                 Err(Answer::Unknown)
             }
         }

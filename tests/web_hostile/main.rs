@@ -1,5 +1,10 @@
 //! The web child and clients that mean no good, or are cut off: nothing that is not clearly a decision may become one.
+//! `raw` has what is no proper request, `siege` has many clients at once, `nginx` both behind the shipped configuration.
 
+mod nginx;
+mod raw;
+mod siege;
+#[path = "../web_stage/mod.rs"]
 mod web_stage;
 
 use std::io::{Read, Write};
