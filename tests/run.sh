@@ -8,17 +8,46 @@ need_root "./tests/run.sh $*"
 need_cargo
 need_packages postfix openssl gcc libc6-dev chromium nginx-light
 export INSTA_UPDATE=no CARGO_TERM_COLOR=never
+
+# Test programs that run at once. They mostly wait (for Postfix, for time to pass), so there is room for more than cores.
+jobs=${TEST_JOBS:-$(($(nproc) + 1))}
+# The longest first: then the last one to end does not keep everybody waiting.
+long="crash_meddling campaign reminders letters browser_many census crash courier_kept faults late passages"
+
+logs=$(mktemp -d)
+trap 'rm -rf "$logs"' EXIT
+
+# The test programs of the last build, one path a line, the longest first.
+programs() {
+    found=$(sed -n '/"profile":{[^}]*"test":true/ s/.*"executable":"\([^"]*\)".*/\1/p' "$logs/built.json")
+    for name in $long; do echo "$found" | grep "/$name-[0-9a-f]*\$" || true; done
+    for path in $found; do
+        name=$(basename "$path" | sed 's/-[0-9a-f]*$//')
+        case " $long " in *" $name "*) ;; *) echo "$path" ;; esac
+    done
+}
+
+# Runs the program $1 with its output in a file below $0, and prints that in one piece when it has ended.
+run='name=$(basename "$1")
+     "$1" >"$0/$name.log" 2>&1 || echo "test program failed: $name" >>"$0/$name.log"
+     (flock 9; echo; echo "    Running $name"; cat "$0/$name.log") 9>"$0/turn"'
+
 if cargo fmt --version >/dev/null 2>&1; then cargo fmt --check; else echo "rustfmt is not installed: formatting not checked"; fi
 if cargo clippy --version >/dev/null 2>&1; then
     cargo clippy --quiet --locked --all-targets --features failpoints -- -D warnings
 else
     echo "clippy is not installed: lints not checked"
 fi
-output=$(mktemp)
-trap 'rm -f "$output"' EXIT
+if [ $# -gt 0 ]; then
+    { cargo test --locked --features failpoints --no-fail-fast "$@" 2>&1 || echo "test program failed: cargo test"; } | tee "$logs/cargo.log"
+else
+    cargo test --quiet --locked --features failpoints --no-run --message-format=json-render-diagnostics >"$logs/built.json"
+    CARGO_MANIFEST_DIR=$PWD
+    export CARGO_MANIFEST_DIR
+    programs | xargs -P "$jobs" -I '{}' sh -c "$run" "$logs" '{}'
+fi
 status=0
-{ cargo test --locked --features failpoints --no-fail-fast "$@" 2>&1 || echo "cargo test failed"; } | tee "$output"
-tail -n 1 "$output" | grep -q '^cargo test failed$' && status=1
+if grep -h '^test program failed' "$logs"/*.log; then status=1; fi
 awk '/^test result:/ { passed += $4; failed += $6; skipped += $8 }
-     END { printf "%d passed, %d failed, %d skipped\n", passed, failed, skipped; exit passed == 0 || failed > 0 }' "$output" || status=1
+     END { printf "%d passed, %d failed, %d skipped\n", passed, failed, skipped; exit passed == 0 || failed > 0 }' "$logs"/*.log || status=1
 exit $status
