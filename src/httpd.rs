@@ -72,12 +72,14 @@ pub fn main() -> Exit {
 
 /// The courier has the hook's user and nothing else.
 fn courier(config: &Path) -> Result<(), String> {
+    confine::go_first();
     confine::close_inherited().map_err(|error| error.to_string())?;
     privilege::prove_unprivileged(&[]).map_err(|error| error.to_string())?;
     courier::run(config).map_err(|error| error.to_string())
 }
 
 fn serve(forbidden: &[PathBuf]) -> Result<(), child::WebError> {
+    confine::go_first();
     confine::close_inherited().map_err(child::WebError::Limit)?;
     privilege::prove_unprivileged(forbidden)?;
     let achieved = privilege::shut_in()?;

@@ -150,7 +150,7 @@ pub(super) fn forbid(files: Files) -> io::Result<bool> {
         let program: BpfProgram = filter
             .and_then(BpfProgram::try_from)
             .map_err(io::Error::other)?;
-        match seccompiler::apply_filter(&program) {
+        match seccompiler::apply_filter_all_threads(&program) {
             Ok(()) => {}
             Err(seccompiler::Error::Seccomp(error))
                 if matches!(error.raw_os_error(), Some(libc::ENOSYS | libc::EINVAL)) =>

@@ -116,7 +116,7 @@ pub fn die_with_parent() -> io::Result<()> {
     Ok(set_parent_process_death_signal(Some(Signal::KILL))?)
 }
 
-/// When memory runs out, the kernel ends this process rather than the mover.
+/// When memory runs out, the kernel ends this process rather than the mover. Before [`keep_memory_private`].
 pub fn go_first() {
     // Not worth ending for.
     let _ = std::fs::write("/proc/self/oom_score_adj", "500");

@@ -57,7 +57,6 @@ pub fn prove_unprivileged(forbidden: &[PathBuf]) -> Result<(), WebError> {
 /// # Errors
 /// When a limit can't be set.
 pub fn shut_in() -> Result<Achieved, WebError> {
-    confine::go_first();
     [
         (Resource::Data, MAX_MEMORY),
         (Resource::Fsize, 0),
