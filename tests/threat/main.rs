@@ -57,3 +57,55 @@ pub fn runs(pid: u32) -> bool {
         .lines()
         .any(|line| line.starts_with("State:") && !line.contains('Z') && !line.contains('X'))
 }
+
+/// The table in the README names tests that there are.
+#[test]
+fn the_readme_names_tests_that_there_are() {
+    let readme = include_str!("../../README.md");
+    let section = readme
+        .split("## Who can do what")
+        .nth(1)
+        .expect("a section");
+    let section = section
+        .split("**What our processes give up**")
+        .next()
+        .expect("its end");
+    let mut sources = String::new();
+    for directory in ["tests", "src"] {
+        read_all(
+            &Path::new(env!("CARGO_MANIFEST_DIR")).join(directory),
+            &mut sources,
+        );
+    }
+    let quoted = section.split('`').skip(1).step_by(2);
+    let names: Vec<&str> = quoted.filter(|name| name.contains("::")).collect();
+    assert!(names.len() > 15, "{names:?}");
+    for name in names {
+        let (path, test) = name.rsplit_once("::").expect("::");
+        let wanted = match test.strip_suffix('…') {
+            Some(start) => format!("fn {start}"),
+            None => format!("fn {test}("),
+        };
+        assert!(sources.contains(&wanted), "{name}");
+        let file = path.rsplit("::").next().expect("a part");
+        assert!(sources.contains(&format!("\n//// {file}\n")), "{name}");
+    }
+}
+
+/// Every source below a directory, after a line with the name of its file, and its directory for `main.rs` and `mod.rs`.
+fn read_all(directory: &Path, into: &mut String) {
+    for entry in fs::read_dir(directory).expect("a directory") {
+        let path = entry.expect("an entry").path();
+        if path.is_dir() {
+            read_all(&path, into);
+        } else if path.extension().is_some_and(|kind| kind == "rs") {
+            for part in [path.file_stem(), directory.file_name()]
+                .into_iter()
+                .flatten()
+            {
+                into.push_str(&format!("\n//// {}\n", part.to_string_lossy()));
+            }
+            into.push_str(&fs::read_to_string(&path).expect("a source"));
+        }
+    }
+}

@@ -162,7 +162,7 @@ impl Stream {
     }
 
     /// The mover has hung up without an answer.
-    fn is_ended(mut self) {
+    fn hangs_up(mut self) {
         let mut rest = Vec::new();
         // A reset is an end, too.
         let _ = self.0.read_to_end(&mut rest);
@@ -325,7 +325,7 @@ fn what_is_no_question_ends_it_and_the_next_child_is_answered() {
     let mut stream = first;
     for octets in babble {
         stream.0.write_all(&octets).expect("the relay listens");
-        stream.is_ended();
+        stream.hangs_up();
         stream = taken.next_child();
         assert!(matches!(stream.ask(Question::Health), Answer::Healthy));
     }
@@ -333,7 +333,7 @@ fn what_is_no_question_ends_it_and_the_next_child_is_answered() {
     // A question before it has said that it is ready, and shut in.
     let mut early = taken.next_silent();
     early.say(1, Question::Health);
-    early.is_ended();
+    early.hangs_up();
     let mut last = taken.next_child();
     assert!(matches!(last.ask(Question::Health), Answer::Healthy));
     // The same number twice is two questions.
