@@ -9,11 +9,11 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
 use clap::Parser;
-use log::error;
+use log::{error, info};
 
 use crate::exit::{self, Exit, abort_on_panic};
 use crate::web::{child, privilege};
-use crate::{courier, logging, mover};
+use crate::{confine, courier, logging, mover};
 
 /// Shows senders their cases, and carries out what they decide.
 ///
@@ -72,12 +72,18 @@ pub fn main() -> Exit {
 
 /// The courier has the hook's user and nothing else.
 fn courier(config: &Path) -> Result<(), String> {
+    confine::go_first();
+    confine::close_inherited().map_err(|error| error.to_string())?;
     privilege::prove_unprivileged(&[]).map_err(|error| error.to_string())?;
     courier::run(config).map_err(|error| error.to_string())
 }
 
 fn serve(forbidden: &[PathBuf]) -> Result<(), child::WebError> {
+    confine::go_first();
+    confine::close_inherited().map_err(child::WebError::Limit)?;
     privilege::prove_unprivileged(forbidden)?;
+    let achieved = privilege::shut_in()?;
+    info!("shut in: {achieved}");
     let mover = duplicate(io::stdin().as_fd().try_clone_to_owned())?;
     let listener = duplicate(io::stdout().as_fd().try_clone_to_owned())?;
     child::run(UnixStream::from(mover), TcpListener::from(listener))

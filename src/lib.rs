@@ -25,6 +25,7 @@ pub mod address;
 pub mod admin;
 pub mod case;
 pub mod config;
+pub mod confine;
 pub mod courier;
 pub mod domain;
 pub mod ear;

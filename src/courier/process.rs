@@ -8,12 +8,13 @@ use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::thread;
 use std::time::Duration;
 
-use log::{error, info};
+use log::{error, info, warn};
 
 use super::due::Rounds;
 use super::writer::{Trouble, Writer};
 use crate::case::store::{CLAIM_LIFE_MS, Store, StoreError, now_ms};
 use crate::config::{Config, ConfigError};
+use crate::confine;
 use crate::logging;
 
 /// Between two looks at what is due.
@@ -42,6 +43,7 @@ pub enum CourierError {
 pub fn run(config_path: &Path) -> Result<(), CourierError> {
     let config = Config::load(config_path)?;
     logging::start("posttls/courier", &config.log.target);
+    shut_in(&config);
     let store = Store::open(&config.store.path, false)?;
     let writer = Writer::new(&store, &config)?;
     let ended = Arc::new(AtomicBool::new(false));
@@ -78,6 +80,17 @@ pub fn run(config_path: &Path) -> Result<(), CourierError> {
     }
     info!("ended");
     Ok(())
+}
+
+/// From here on it writes nowhere but beside the store (and where SQLite puts what it sorts), and runs no program. Mail
+/// that is owed is worth more than this fence. It does not die with its mover at once: the mail that it is at would be
+/// sent again.
+fn shut_in(config: &Config) {
+    let beside = config.store.path.parent().unwrap_or(Path::new("/"));
+    match confine::write_only_below(&[beside, Path::new("/var/tmp"), Path::new("/tmp")]) {
+        Ok(achieved) => info!("shut in: {achieved}"),
+        Err(why) => warn!("cannot shut myself in, and go on without: {why}"),
+    }
 }
 
 /// Reads to the end, whatever comes.

@@ -28,6 +28,7 @@ use log::{error, warn};
 use rustix::net::sockopt::socket_peercred;
 
 use crate::config::Config;
+use crate::confine;
 use crate::exit::{self, Exit, abort_on_panic};
 use crate::logging;
 use dialogue::{Dialogue, Question};
@@ -69,6 +70,9 @@ pub fn main() -> Exit {
             None
         }
     };
+    if let Err(why) = confine::gain_nothing() {
+        warn!("cannot give up what I could still gain: {why}");
+    }
     match serve(notes.as_ref()) {
         Ok(()) => {}
         // smtp(8) tries again with another ear.

@@ -21,6 +21,7 @@ use super::supervise::Supervisor;
 use super::watch::Watch;
 use crate::case::store::{Store, StoreError};
 use crate::config::{Config, ConfigError};
+use crate::confine;
 use crate::link::{KeyFileError, Keys};
 use crate::logging;
 use crate::postfix::Instance;
@@ -79,7 +80,7 @@ pub enum DaemonError {
         source: std::io::Error,
     },
     /// The web child does not come up.
-    #[error("the web child did not start; standard error says why")]
+    #[error("the web child did not start; the log says why")]
     Child,
     /// A template can't be read.
     #[error("{path}: cannot read templates: {source}; see http.template_dir")]
@@ -105,6 +106,11 @@ pub fn run(config_path: &Path) -> Result<(), DaemonError> {
     if web_user.uid == 0 || web_user.gid == 0 {
         return Err(DaemonError::WebUserIsRoot(config.http.web_user));
     }
+    // The key and mail are in it.
+    confine::keep_memory_private().map_err(|source| DaemonError::System {
+        doing: "keep memory out of core files",
+        source,
+    })?;
     let keys = Keys::load(&config.link.key_file)?;
     let store = Arc::new(Store::open(&config.store.path, false)?);
     let encrypt = Instance::load(&config.encrypt.config_dir)?;

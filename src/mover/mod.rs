@@ -23,6 +23,7 @@ mod steps;
 mod supervise;
 mod sweep;
 mod watch;
+mod web_child;
 
 use std::io;
 use std::path::PathBuf;
@@ -38,6 +39,7 @@ pub use daemon::{DaemonError, run};
 pub use desk::{Desk, DeskError};
 pub use engine::{Engine, Progress};
 pub use lookout::Lookout;
+pub use supervise::Supervisor;
 
 /// Why a move did not come to its end. Whatever it is, the decision is recorded and the move is tried again.
 #[derive(Debug, thiserror::Error)]

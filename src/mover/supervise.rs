@@ -5,11 +5,9 @@
 
 use std::io::{self, BufReader};
 use std::net::{Shutdown, TcpListener};
-use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
-use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::process::Child;
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
@@ -17,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use log::{error, info, warn};
 
-use super::Desk;
+use super::{Desk, web_child};
 use crate::postfix::user::User;
 use crate::web::protocol::{
     Answer, MAX_ANSWER, MAX_QUESTION, Numbered, Question, Settings, receive, send,
@@ -164,7 +162,13 @@ impl Supervisor {
         let (ours, theirs) = UnixStream::pair()?;
         // A child that does not read must not keep those who answer it.
         ours.set_write_timeout(Some(FAREWELL))?;
-        let mut child = self.start(theirs)?;
+        let mut child = web_child::start(
+            &self.program,
+            &self.user,
+            &self.forbidden,
+            &self.listener,
+            theirs,
+        )?;
         let answer_to = Arc::new(Mutex::new(ours.try_clone()?));
         let settings = self
             .settings
@@ -192,7 +196,8 @@ impl Supervisor {
             &welcome,
             MAX_ANSWER,
         );
-        let result = told.and_then(|()| self.listen(BufReader::new(ours), &answer_to, on_ready));
+        let result =
+            told.and_then(|()| self.listen(BufReader::new(ours), &answer_to, child.id(), on_ready));
         self.current().stream = None;
         if let Err(error) = result {
             warn!("web child {}: {error}; it is replaced", child.id());
@@ -201,33 +206,23 @@ impl Supervisor {
         wait(&mut child, FAREWELL)
     }
 
-    fn start(&self, theirs: UnixStream) -> io::Result<Child> {
-        let mut command = Command::new(&self.program);
-        command.arg0("posttls-httpd (web)").arg("--web-child");
-        for path in &self.forbidden {
-            command.arg("--forbidden").arg(path);
-        }
-        command
-            .env_clear()
-            .current_dir("/")
-            .uid(self.user.uid)
-            .gid(self.user.gid);
-        let listener: OwnedFd = self.listener.try_clone()?.into();
-        command
-            .stdin(Stdio::from(OwnedFd::from(theirs)))
-            .stdout(Stdio::from(listener))
-            .spawn()
-    }
-
-    /// Reads questions until the child ends. An error means that it said something that is not understood.
+    /// Reads questions until the child ends. An error means that it said something that is not understood, or has not
+    /// given up what it must.
     fn listen(
         &self,
         mut from: BufReader<UnixStream>,
         answer_to: &Arc<Mutex<UnixStream>>,
+        child: u32,
         on_ready: &mut dyn FnMut(),
     ) -> io::Result<()> {
+        let mut ready = false;
         while let Some(question) = receive::<Numbered<Question>>(&mut from, MAX_QUESTION)? {
-            if question.body == Question::Ready {
+            if (question.body == Question::Ready) == ready {
+                return Err(io::Error::other("it has to say \"ready\", first and once"));
+            }
+            if !ready {
+                web_child::is_shut_in(child, &self.user)?;
+                ready = true;
                 on_ready();
                 continue;
             }

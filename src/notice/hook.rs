@@ -18,6 +18,7 @@ use super::{Delivery, Notice, NoticeRecipient, origin, parse};
 use crate::case::store::{Store, StoreError};
 use crate::case::{CaseId, MessageKey, RecipientState, Source};
 use crate::config::{Config, ConfigError};
+use crate::confine;
 use crate::courier::{self, Told, Writer};
 use crate::exit::{self, Exit, abort_on_panic};
 use crate::intake::{self, Deferred, Found};
@@ -111,6 +112,9 @@ pub fn main() -> Exit {
 fn receive(arguments: &Arguments) -> Result<(), Trouble> {
     let config = Config::load(&arguments.config)?;
     logging::start("posttls/pipe", &config.log.target);
+    if let Err(why) = confine::gain_nothing() {
+        warn!("cannot give up what I could still gain: {why}");
+    }
     let mut raw = Vec::new();
     io::stdin()
         .lock()

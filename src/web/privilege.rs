@@ -1,18 +1,23 @@
-//! The proof that there is nothing in the web child worth taking over. It comes before everything else.
+//! The proof that there is nothing in the web child worth taking over, and the end of what it could still gain. Both come
+//! before everything else.
 
 use std::fs::OpenOptions;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
-use rustix::process::{
-    Resource, Rlimit, getegid, geteuid, getgid, getgroups, getrlimit, getuid, setrlimit,
-};
+use rustix::process::{Resource, getegid, geteuid, getgid, getgroups, getuid};
 use rustix::thread::{capabilities, set_no_new_privs};
 
+use crate::confine::{self, Achieved};
 use crate::web::child::WebError;
 
 /// Open files: one for each connection that the gate takes, six for each to tiny_http, and some more.
 const MAX_FILES: u64 = 4096;
+/// Octets of private memory, thread stacks in full among them (see [`THREAD_STACK`]).
+const MAX_MEMORY: u64 = 2 * 1024 * 1024 * 1024;
+/// Octets of stack that a thread of the web child gets: with a thread for each of thousands of connections,
+/// `MAX_MEMORY` would else be no limit.
+pub const THREAD_STACK: usize = 512 * 1024;
 
 /// Ends in an error unless this process is an ordinary user without groups and capabilities that can open none of
 /// `forbidden` (the store and the key); then gives up for good what it could still gain. To be called while the process
@@ -40,8 +45,29 @@ pub fn prove_unprivileged(forbidden: &[PathBuf]) -> Result<(), WebError> {
         return privileged(format!("it can open {}", path.display()));
     }
     set_no_new_privs(true).map_err(|e| WebError::Limit(e.into()))?;
-    limit(Resource::Nofile, MAX_FILES, false)?;
-    limit(Resource::Core, 0, true)
+    confine::limit(Resource::Nofile, MAX_FILES)
+        .and_then(|()| confine::keep_memory_private())
+        .map_err(WebError::Limit)
+}
+
+/// Shuts the web child in for good: to be called after [`prove_unprivileged`], which looks at files.
+///
+/// There is no limit for the number of its processes: it can't make any, and its threads are limited by their stacks.
+///
+/// # Errors
+/// When a limit can't be set.
+pub fn shut_in() -> Result<Achieved, WebError> {
+    [
+        (Resource::Data, MAX_MEMORY),
+        (Resource::Fsize, 0),
+        (Resource::Memlock, 0),
+        (Resource::Msgqueue, 0),
+    ]
+    .into_iter()
+    .try_for_each(|(resource, most)| confine::limit(resource, most))
+    .and_then(|()| confine::die_with_parent())
+    .and_then(|()| confine::close_everything())
+    .map_err(WebError::Limit)
 }
 
 /// Only a clear no counts as one.
@@ -58,16 +84,10 @@ fn can_open(path: &Path) -> bool {
         || !refused(OpenOptions::new().append(true).open(path))
 }
 
-fn limit(resource: Resource, wanted: u64, hard: bool) -> Result<(), WebError> {
-    let maximum = getrlimit(resource).maximum;
-    let current = Some(maximum.map_or(wanted, |maximum| maximum.min(wanted)));
-    let maximum = if hard { current } else { maximum };
-    setrlimit(resource, Rlimit { current, maximum }).map_err(|e| WebError::Limit(e.into()))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use rustix::process::getrlimit;
     use std::fs::Permissions;
     use std::os::unix::fs::PermissionsExt;
     use std::os::unix::process::CommandExt;
@@ -84,7 +104,7 @@ mod tests {
         prove_unprivileged(&[path.into(), "/nonexistent/key".into()]).unwrap();
         assert!(rustix::thread::no_new_privs().unwrap());
         assert_eq!(getrlimit(Resource::Core).maximum, Some(0));
-        assert!(getrlimit(Resource::Nofile).current.unwrap() <= MAX_FILES);
+        assert!(getrlimit(Resource::Nofile).maximum.unwrap() <= MAX_FILES);
     }
 
     /// `program` is a copy of this one where anybody can reach it; the build directory may be closed to others.
