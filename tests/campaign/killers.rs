@@ -36,9 +36,9 @@ pub fn mover(stage: &Stage, ledger: &Ledger, seed: u64) -> Result<(), String> {
     let mut armed: Option<&str> = None;
     loop {
         let patience = rng.u64(if armed.is_some() {
-            1000..5000
+            1500..6000
         } else {
-            300..2500
+            500..4000
         });
         let end = Instant::now() + Duration::from_millis(patience);
         while !ledger.is_over() && Instant::now() < end && stage.sandbox.httpd_pid().is_some() {
@@ -105,7 +105,7 @@ pub fn helpers(stage: &Stage, ledger: &Ledger, seed: u64) {
                     let mover = stage.sandbox.httpd_pid()?;
                     process::children(mover).into_iter().find(tool)
                 };
-                kill_one(ledger, &mut rng, find, 6_000, |name| Victim::Helper(name));
+                kill_one(ledger, &mut rng, find, 6_000, Victim::Helper);
             }
             5..8 => {
                 let find = || {

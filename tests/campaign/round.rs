@@ -19,18 +19,18 @@ use crate::{deciders, killers, load, rest};
 /// How long a round is.
 pub struct Size {
     messages: usize,
-    /// Seconds that the senders go on after the last message.
+    /// Seconds that the senders go on after the last message at most.
     tail: u64,
 }
 
 impl Size {
     pub const SHORT: Self = Self {
-        messages: 100,
-        tail: 6,
+        messages: 70,
+        tail: 12,
     };
     pub const LONG: Self = Self {
-        messages: 260,
-        tail: 15,
+        messages: 300,
+        tail: 90,
     };
 }
 
@@ -168,8 +168,8 @@ fn act(stage: &Stage, ledger: &Ledger, seed: u64, size: &Size) -> Vec<String> {
             }
         }
         let tail = Instant::now() + Duration::from_secs(size.tail);
-        while Instant::now() < tail && all_act() {
-            thread::sleep(Duration::from_millis(100));
+        while Instant::now() < tail && all_act() && is_undecided(stage) {
+            thread::sleep(Duration::from_millis(500));
         }
         ledger.end();
         for actor in actors {
@@ -187,6 +187,14 @@ fn act(stage: &Stage, ledger: &Ledger, seed: u64, size: &Size) -> Vec<String> {
         trouble.push(format!("the mover does not come up at the end: {error}"));
     }
     trouble
+}
+
+/// Do more than a tenth of the recipients still wait for somebody who does decide?
+fn is_undecided(stage: &Stage) -> bool {
+    let waits = "c.sender NOT LIKE 'never%' AND c.id % 8 <> 0 AND r.state = 'open'";
+    stage.number_of(&format!(
+        "SELECT 10 * sum({waits}) > count(*) FROM cases c JOIN recipients r ON r.case_id = c.id"
+    )) == 1
 }
 
 /// How many recipients were decided about, by what and whom; one that is only kept counts once.
