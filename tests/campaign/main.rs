@@ -8,7 +8,9 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+mod court_tests;
 mod deciders;
+mod decisions;
 mod evidence;
 mod killers;
 mod ledger;

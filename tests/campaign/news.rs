@@ -5,8 +5,7 @@ use std::collections::BTreeMap;
 
 use mailparse::MailHeaderMap as _;
 
-use crate::evidence::Mail;
-use crate::ledger::Ledger;
+use crate::evidence::{Mail, Row};
 use crate::verdict::Court;
 
 /// The mails that ask about messages, by the queue ID of each message that they are about.
@@ -39,17 +38,23 @@ fn askings(inbox: &[Mail]) -> BTreeMap<String, Vec<&Mail>> {
     found
 }
 
+/// When a mail was composed, by its own Date, in Unix milliseconds.
+fn composed(mail: &Mail) -> i64 {
+    let date = crate::common::header(&mail.raw, "Date").expect("a Date header");
+    mailparse::dateparse(&date).expect("a date") * 1000
+}
+
 /// What is wrong with the news.
-pub fn judge(court: &Court<'_>, _ledger: &Ledger) -> Vec<String> {
+pub fn judge(court: &Court<'_>) -> Vec<String> {
     let mut wrong = Vec::new();
     let told = askings(&court.evidence.inbox);
-    let mut cases: BTreeMap<&str, Vec<&crate::evidence::Row>> = BTreeMap::new();
+    let mut cases: BTreeMap<&str, Vec<&Row>> = BTreeMap::new();
     for row in court.evidence.rows.values().flatten() {
         cases.entry(&row.queue_id).or_default().push(row);
     }
     for (queue_id, rows) in cases {
         let mails = told.get(queue_id).map_or(&[][..], |mails| mails);
-        let waits = |row: &&&crate::evidence::Row| row.state == "open";
+        let waits = |row: &&&Row| row.state == "open";
         if mails.is_empty() && rows.iter().any(|row| waits(&row)) {
             wrong.push(format!(
                 "{queue_id}: a recipient waits, and its sender was never told"
@@ -57,11 +62,9 @@ pub fn judge(court: &Court<'_>, _ledger: &Ledger) -> Vec<String> {
         }
         for pair in mails.windows(2) {
             // Another recipient may have become stuck only after the first mail.
-            let later = |row: &&crate::evidence::Row| {
-                row.stuck_at.is_some_and(|at| at >= pair[0].began - 1000)
-            };
+            let later = |row: &&Row| row.stuck_at.is_some_and(|at| at >= pair[0].began - 1000);
             let joined = rows.iter().any(later);
-            if !joined && !court.is_near_a_kill(pair[0]) {
+            if !joined && !court.is_unrecorded(composed(pair[0])) {
                 wrong.push(format!(
                     "{queue_id}: its sender was told twice ({} and {}), and no kill explains it",
                     pair[0].origin.1, pair[1].origin.1

@@ -106,7 +106,7 @@ pub fn run(seed: u64, size: &Size) -> Report {
         Ok(())
     };
     let evidence = evidence::gather(&stage);
-    let mut verdict = Court::new(&ledger, &evidence).judge(&ledger);
+    let mut verdict = Court::new(&ledger, &evidence).judge();
     verdict.violations.extend(trouble);
     verdict.violations.extend(rested.err());
     let kept = (!verdict.violations.is_empty()).then(|| stage.keep());

@@ -10,9 +10,10 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 use posttls::case::{Action, Outcome};
 use posttls::sandbox::Instance;
 
-use crate::evidence::{Evidence, Mail, Row};
-use crate::ledger::{Click, Kill, Ledger, Turns, Victim, tag_of};
-use crate::plan::{self, Fate, MANDATORY, TRUSTED};
+use crate::evidence::{Evidence, Mail};
+use crate::ledger::{Click, Kill, Ledger, Sent, Turns, Victim};
+use crate::news;
+use crate::plan::{self, Fate};
 
 /// What a round has come to.
 #[derive(Debug, Default)]
@@ -27,11 +28,12 @@ pub struct Verdict {
 pub struct Court<'a> {
     pub evidence: &'a Evidence,
     pub kills: Vec<Kill>,
-    clicks: Vec<Click>,
-    turns: Turns,
+    pub clicks: Vec<Click>,
+    pub turns: Turns,
+    sent: Vec<Sent>,
     /// What was asked for, one by one and by message.
-    asked: HashSet<(String, Action)>,
-    verdict: Verdict,
+    pub asked: HashSet<(String, Action)>,
+    pub verdict: Verdict,
 }
 
 /// Kills and mails are dated by clocks that tick differently; and a killed smtp(8) may not have got as far as its mark
@@ -51,15 +53,16 @@ impl<'a> Court<'a> {
             kills: ledger.kills(),
             clicks,
             turns: ledger.turns(),
+            sent: ledger.all_sent(),
             asked,
             verdict: Verdict::default(),
         }
     }
 
-    pub fn judge(mut self, ledger: &Ledger) -> Verdict {
+    pub fn judge(mut self) -> Verdict {
         let pending: BTreeMap<&str, Vec<&str>> = self.pending();
         let mut known = BTreeSet::new();
-        for message in ledger.all_sent() {
+        for message in self.sent.clone() {
             let taken = message.queue_id.is_some();
             for to in &message.to {
                 known.insert(to.clone());
@@ -97,7 +100,7 @@ impl<'a> Court<'a> {
             }
         }
         self.answers();
-        super::news::judge(&self, ledger)
+        news::judge(&self)
             .into_iter()
             .for_each(|what| self.verdict.violations.push(what));
         self.verdict
@@ -141,7 +144,7 @@ impl<'a> Court<'a> {
         if bounces.len() > 1
             && !bounces[..bounces.len() - 1]
                 .iter()
-                .all(|mail| self.is_near_a_kill(mail))
+                .all(|mail| self.is_reported_anew(mail))
         {
             wrong.push("it was returned twice, and no kill explains it".to_owned());
         }
@@ -247,95 +250,6 @@ impl<'a> Court<'a> {
         }
     }
 
-    /// Is a final decision one that somebody made who may?
-    fn decision(
-        &self,
-        to: &str,
-        row: &Row,
-        action: Action,
-        actor: &str,
-        at: i64,
-        wrong: &mut Vec<String>,
-    ) {
-        let domain = to.rsplit('@').next().unwrap_or_default();
-        let is_fine = match actor {
-            "link" => {
-                let by_one = self.asked.contains(&(to.to_owned(), action))
-                    || self.asked.contains(&(tag_of(to).to_owned(), action));
-                let of_all = |click: &Click| {
-                    let meant = |(what, of): &(Action, Option<String>)| {
-                        *what == action && of.as_deref().is_none_or(|of| of == domain)
-                    };
-                    click.sender == row.sender && click.bulk.as_ref().is_some_and(meant)
-                };
-                by_one || self.clicks.iter().any(of_all)
-            }
-            "consent" => {
-                action == Action::Send
-                    && domain == TRUSTED
-                    && row.sender.starts_with("trusts@")
-                    && (self.turns.revoked == 0 || at <= self.turns.revoked)
-            }
-            "mandatory" => {
-                action == Action::Delete
-                    && domain == MANDATORY
-                    && self.turns.listed.0 > 0
-                    && at >= self.turns.listed.0
-            }
-            _ => false,
-        };
-        if !is_fine {
-            wrong.push(format!("nobody who may has decided {action} ({actor})"));
-        }
-        if action == Action::Send {
-            if plan::domain_of(to).fate == Fate::NeverSent {
-                wrong.push("it must not be sent unencrypted".to_owned());
-            }
-            if domain == MANDATORY && self.turns.listed.1 > 0 && at > self.turns.listed.1 {
-                wrong.push("its domain was mandatory by then".to_owned());
-            }
-        }
-    }
-
-    /// Every click that was answered is carried out as the answer says.
-    fn answers(&mut self) {
-        for click in &self.clicks {
-            for (to, outcome) in click.answered.iter().flatten() {
-                let row = self.evidence.rows.get(to).and_then(|rows| rows.first());
-                let decided = row
-                    .and_then(|row| row.decision.as_ref())
-                    .map(|(action, ..)| *action);
-                let asked = click
-                    .asked
-                    .iter()
-                    .find(|(one, _)| one == to)
-                    .map(|(_, action)| *action);
-                let asked = asked
-                    .or(click.whole.as_ref().map(|(_, action)| *action))
-                    .or(click.bulk.as_ref().map(|(action, _)| *action));
-                let is_true = match outcome {
-                    Outcome::Released => decided == Some(Action::Send) && asked == decided,
-                    Outcome::Deleted => decided == Some(Action::Delete) && asked == decided,
-                    Outcome::Recorded => decided.is_some() && asked == decided,
-                    Outcome::Kept => row.is_some_and(|row| row.kept) && asked == Some(Action::Keep),
-                    Outcome::AlreadyDecided => decided.is_some(),
-                    Outcome::AlreadyDelivered | Outcome::AlreadyGone => {
-                        plan::domain_of(to).fate == Fate::Turns
-                    }
-                    Outcome::NotPossible => {
-                        row.is_none_or(|row| !row.may_send)
-                            || plan::domain_of(to).fate == Fate::Busy
-                    }
-                };
-                if !is_true {
-                    let what =
-                        format!("{to}: {asked:?} was answered with {outcome}; store {row:?}");
-                    self.verdict.violations.push(what);
-                }
-            }
-        }
-    }
-
     /// Was smtp(8) killed while it delivered this mail?
     fn is_postfix_alone(&self, mail: &Mail) -> bool {
         self.kills.iter().any(|kill| {
@@ -350,12 +264,32 @@ impl<'a> Court<'a> {
         })
     }
 
-    /// Was any part of Postfix, or who writes mail, killed about when this mail was made? Postfix returns a message at
-    /// least once, and a mail of ours whose acceptance nobody heard of is sent again.
-    pub fn is_near_a_kill(&self, mail: &Mail) -> bool {
-        let near =
-            |kill: &&Kill| kill.at >= mail.began - 10_000 && kill.at <= mail.arrived + SLACK_MS;
-        self.kills.iter().filter(near).count() > 0
+    /// Was the instance that made this report killed about then? Postfix reports at least once.
+    fn is_reported_anew(&self, mail: &Mail) -> bool {
+        self.kills.iter().any(|kill| {
+            let from = match &kill.victim {
+                Victim::Instance(instance) | Victim::Service(instance, _) => instance.as_str(),
+                _ => return false,
+            };
+            from == mail.origin.0
+                && kill.at >= mail.began - 10_000
+                && kill.at <= mail.arrived + SLACK_MS
+        })
+    }
+
+    /// Was somebody killed between the claim on this mail to a sender and the record that it was sent: who writes it,
+    /// or who takes it?
+    pub fn is_unrecorded(&self, composed: i64) -> bool {
+        self.kills.iter().any(|kill| {
+            let concerns = match &kill.victim {
+                Victim::Mover | Victim::Point(_) | Victim::Hook => true,
+                Victim::Helper(name) => name == "courier",
+                Victim::Instance(instance) | Victim::Service(instance, _) => {
+                    *instance == Instance::May
+                }
+            };
+            concerns && kill.at >= composed - 2_000 && kill.at <= composed + 8_000
+        })
     }
 }
 
