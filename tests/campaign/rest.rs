@@ -29,12 +29,14 @@ pub fn come(stage: &Stage) -> Result<(), String> {
     let mut looks = 0;
     loop {
         let Some(reason) = unrest(stage) else {
+            // No retry moves a queue file while all are read.
+            stage.run("postfix", Instance::Encrypt, &["stop"]);
             return Ok(());
         };
         if begun.elapsed() > PATIENCE {
             return Err(format!("no rest after {} s: {reason}", PATIENCE.as_secs()));
         }
-        if looks % 4 == 0 {
+        if looks % 16 == 0 {
             stage
                 .sandbox
                 .run("postqueue", Instance::Encrypt, &["-f"])
@@ -52,7 +54,7 @@ pub fn come(stage: &Stage) -> Result<(), String> {
             ));
         }
         // What no notice has told of is found by a census.
-        if looks % 16 == 8 {
+        if looks % 32 == 12 {
             stage.posttls(&["census"]);
         }
         looks += 1;
@@ -78,7 +80,8 @@ fn unrest(stage: &Stage) -> Option<String> {
             // Left by a cleanup(8) that was killed: Postfix knows that it is not complete, and removes it in time.
             continue;
         }
-        if one.instance == Instance::May || one.queue != "deferred" {
+        // Postfix goes on trying over TLS: a message that waits may be anywhere but on hold.
+        if one.instance == Instance::May || one.queue == "hold" {
             return Some(what);
         }
         if one.pending.is_empty() || one.pending.iter().any(|to| !may_wait(to)) {
@@ -92,7 +95,7 @@ fn unrest(stage: &Stage) -> Option<String> {
     (owed > 0).then(|| format!("{owed} news are still to be told"))
 }
 
-/// May a recipient be in the deferred queue of the encrypt instance when all is at rest?
+/// May a recipient be in the queue of the encrypt instance when all is at rest?
 fn may_wait(address: &str) -> bool {
     let known = address
         .rsplit('@')

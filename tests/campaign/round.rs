@@ -63,9 +63,12 @@ fn stage(seed: u64) -> Stage {
                 "check_recipient_access inline:{{gone.test = 550 5.1.1 no such user}, \
                  {goneplain.test = 550 5.1.1 no such user}, {busy.test = 450 4.2.0 mailbox busy}}",
             )
-            .main_cf(Instance::Encrypt, "queue_run_delay", "5s")
-            .main_cf(Instance::Encrypt, "minimal_backoff_time", "5s")
-            .main_cf(Instance::Encrypt, "maximal_backoff_time", "20s");
+            // A message may have fifty recipients who are refused.
+            .main_cf(Instance::Mx, "smtpd_soft_error_limit", "1000")
+            .main_cf(Instance::Mx, "smtpd_hard_error_limit", "1000")
+            .main_cf(Instance::Encrypt, "queue_run_delay", "10s")
+            .main_cf(Instance::Encrypt, "minimal_backoff_time", "10s")
+            .main_cf(Instance::Encrypt, "maximal_backoff_time", "60s");
         for instance in [Instance::Encrypt, Instance::May] {
             // So that the remote side's log says by which queue file a mail came.
             options = options

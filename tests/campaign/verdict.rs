@@ -77,14 +77,13 @@ impl<'a> Court<'a> {
                     .push(format!("{address}: nobody sent to it"));
             }
         }
-        let one_of_ours = |one: &&crate::evidence::Queued| {
-            one.instance == Instance::May || one.queue != "deferred"
-        };
+        let one_of_ours =
+            |one: &&crate::evidence::Queued| one.instance == Instance::May || one.queue == "hold";
         let evidence = self.evidence;
         for one in evidence
             .queued
             .iter()
-            .filter(one_of_ours)
+            .filter(nobodys)
             .filter(|one| one.mode & 0o100 != 0 || one.queue == "hold")
         {
             let what = format!("{one:?}: nobody answers for it");
