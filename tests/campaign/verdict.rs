@@ -77,8 +77,10 @@ impl<'a> Court<'a> {
                     .push(format!("{address}: nobody sent to it"));
             }
         }
-        let one_of_ours =
-            |one: &&crate::evidence::Queued| one.instance == Instance::May || one.queue == "hold";
+        let nobodys = |one: &&crate::evidence::Queued| {
+            let waits = !one.pending.is_empty() && one.pending.iter().all(|to| known.contains(to));
+            one.instance == Instance::May || one.queue == "hold" || !waits
+        };
         let evidence = self.evidence;
         for one in evidence
             .queued
