@@ -31,6 +31,7 @@ pub fn points() -> Vec<&'static str> {
 pub fn mover(stage: &Stage, ledger: &Ledger, seed: u64) -> Result<(), String> {
     let mut rng = plan::rng(seed, "mover killer");
     let points = points();
+    let mut turns = vec![0; points.len()];
     let mut refusals = 0;
     // The point at which it dies of itself in its present life.
     let mut armed: Option<&str> = None;
@@ -58,11 +59,17 @@ pub fn mover(stage: &Stage, ledger: &Ledger, seed: u64) -> Result<(), String> {
         }
         // Of three lives one goes on to any moment, the others to a point of the move.
         while stage.sandbox.httpd_pid().is_none() {
-            armed = (rng.usize(..3) > 0).then(|| points[rng.usize(..points.len())]);
+            // The one that had its turn the least, so that all have theirs.
+            armed = (rng.usize(..3) > 0).then(|| {
+                let next = (0..points.len()).min_by_key(|n| (turns[*n], rng.u32(..)));
+                let next = next.expect("the move has named points");
+                turns[next] += 1;
+                points[next]
+            });
             let environment: Vec<(String, String)> = armed
                 .iter()
                 .map(|name| {
-                    let action = format!("{name}={}*off->panic", rng.usize(..5));
+                    let action = format!("{name}={}*off->panic", rng.usize(..4));
                     ("FAILPOINTS".to_owned(), action)
                 })
                 .collect();

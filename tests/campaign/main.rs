@@ -113,6 +113,11 @@ fn whatever_is_killed_everybody_gets_what_was_decided_once() {
     print("decisions", &decided);
     print("recipients in the end", &ends);
     print("kills", &kills);
+    let passed_over: Vec<&str> = killers::points()
+        .into_iter()
+        .filter(|name| !kills.contains_key(&format!("mover at {name}")))
+        .collect();
+    println!("named points of the move at which it did not die: {passed_over:?}");
     println!(
         "copies doubled by Postfix alone, smtp(8) having been killed before its mark: {excused}"
     );
