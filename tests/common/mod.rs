@@ -58,6 +58,12 @@ impl Stage {
         self.sandbox.dir()
     }
 
+    /// Leaves the directory where it is, for study, when the sandbox ends.
+    pub fn keep(&mut self) -> PathBuf {
+        self._dir.disable_cleanup(true);
+        self.dir().to_owned()
+    }
+
     /// Sends a small message from alice@sender.test and returns its queue ID.
     pub fn send(&self, to: &[&str], subject: &str) -> String {
         let message = format!(
