@@ -165,7 +165,7 @@ impl Store {
         to: &Address,
         receipt: &Receipt,
     ) -> Result<(), StoreError> {
-        self.read("cannot relax synchronous", |connection| {
+        self.with("cannot relax synchronous", |connection| {
             connection.pragma_update(None, "synchronous", "NORMAL")
         })?;
         let result = self.write("cannot record a mail", |tx| {
@@ -193,7 +193,7 @@ impl Store {
             }
             Ok(())
         });
-        self.read("cannot restore synchronous", |connection| {
+        self.with("cannot restore synchronous", |connection| {
             connection.pragma_update(None, "synchronous", "FULL")
         })?;
         result
@@ -249,7 +249,7 @@ fn history(connection: &Connection, wanted: &Wanted<'_>, now: i64) -> rusqlite::
             "SELECT count(DISTINCT case_id) FROM (SELECT r.case_id FROM owed o JOIN recipients r ON r.id = o.recipient_id
              WHERE o.sender = ?1 AND o.since <= ?2 AND o.news = 'stuck' AND r.case_id IS NOT ?3 LIMIT 100)",
         )?
-        .query_row(params![wanted.sender, now, wanted.case, wanted.hook_ms], |row| {
+        .query_row(params![wanted.sender, now - wanted.hook_ms, wanted.case], |row| {
             row.get(0)
         })?;
     Ok(History {

@@ -25,7 +25,7 @@ mod senders;
 mod statistics;
 
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError, TryLockError};
 use std::time::Duration;
 
 use rusqlite::config::DbConfig;
@@ -73,6 +73,8 @@ static MIGRATIONS: Migrations<'static> = Migrations::from_slice(STEPS);
 pub struct Store {
     path: PathBuf,
     opened: Mutex<Opened>,
+    /// For reading while a writer waits with the other one for another process; opened when first needed.
+    aside: Mutex<Option<Opened>>,
 }
 
 /// What went wrong with the store.
@@ -152,6 +154,7 @@ impl Store {
         Ok(Self {
             path: path.to_owned(),
             opened: Mutex::new(Opened::new(connection, path)),
+            aside: Mutex::default(),
         })
     }
 
@@ -175,6 +178,20 @@ impl Store {
         doing: &'static str,
         body: impl FnOnce(&Connection) -> rusqlite::Result<T>,
     ) -> Result<T, StoreError> {
+        if matches!(self.opened.try_lock(), Err(TryLockError::WouldBlock)) {
+            let mut aside = self.aside.lock().unwrap_or_else(PoisonError::into_inner);
+            if !aside
+                .as_ref()
+                .is_some_and(|opened| opened.is_current(&self.path))
+            {
+                *aside = None;
+                let connection = connect(&self.path, false)?;
+                *aside = Some(Opened::new(connection, &self.path));
+            }
+            if let Some(connection) = aside.as_ref().and_then(Opened::connection) {
+                return body(connection).map_err(|source| self.fault(doing, source));
+            }
+        }
         self.with(doing, |connection| body(connection))
     }
 
@@ -188,12 +205,16 @@ impl Store {
         let result = body(opened.current(&self.path, || connect(&self.path, false))?);
         result.map_err(|source| {
             opened.note(&source);
-            StoreError::Sqlite {
-                path: self.path.clone(),
-                doing,
-                source,
-            }
+            self.fault(doing, source)
         })
+    }
+
+    fn fault(&self, doing: &'static str, source: rusqlite::Error) -> StoreError {
+        StoreError::Sqlite {
+            path: self.path.clone(),
+            doing,
+            source,
+        }
     }
 
     /// Keeps the beginning of a notice that could not be used, for the admin. Anybody on this host can cause one, so

@@ -19,6 +19,17 @@ fn identity(path: &Path) -> Identity {
     Some((found.dev(), found.ino()))
 }
 
+fn beside(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    name.into()
+}
+
+/// Has the write-ahead log that is there now nothing in it? Whoever opens the database makes an empty one.
+fn is_empty(path: &Path) -> bool {
+    fs::symlink_metadata(beside(path, "-wal")).map_or(true, |found| found.len() == 0)
+}
+
 /// The database, its write-ahead log, and the index of that.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Files {
@@ -29,15 +40,10 @@ struct Files {
 
 impl Files {
     fn of(path: &Path) -> Self {
-        let beside = |suffix: &str| {
-            let mut name = path.as_os_str().to_owned();
-            name.push(suffix);
-            identity(&PathBuf::from(name))
-        };
         Self {
             database: identity(path),
-            log: beside("-wal"),
-            index: beside("-shm"),
+            log: identity(&beside(path, "-wal")),
+            index: identity(&beside(path, "-shm")),
         }
     }
 }
@@ -91,13 +97,23 @@ impl Opened {
         })
     }
 
+    /// Are its files still those at `path`, and was nothing wrong with them?
+    pub(super) fn is_current(&self, path: &Path) -> bool {
+        !self.suspect && self.files == Files::of(path)
+    }
+
+    /// The connection as it is.
+    pub(super) fn connection(&self) -> Option<&Connection> {
+        self.connection.as_ref()
+    }
+
     /// Saves what only this connection still sees, and closes it without a trace: what is at `path` by now must not be
     /// touched by it.
     fn part_with(&self, connection: Connection, now: Files, path: &Path) {
         let name = path.display();
         if now.database != self.files.database {
             warn!("{name}: the database was replaced while PostTLS was using it");
-        } else if self.files.log.is_some() && now.log.is_none() {
+        } else if self.files.log.is_some() && now.log != self.files.log && is_empty(path) {
             let saved = connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| {
                 row.get::<_, i64>(0)
             });
@@ -110,8 +126,11 @@ impl Opened {
                      saved ({result:?}): decisions of the last minutes may be missing"
                 ),
             }
-        } else if now != self.files {
-            warn!("{name}: its write-ahead log was replaced while PostTLS was using it");
+        } else if now.log != self.files.log {
+            error!(
+                "{name}: its write-ahead log was replaced while PostTLS was using it: decisions of the last minutes may \
+                 be missing"
+            );
         }
         if connection
             .set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)
