@@ -42,7 +42,7 @@ fn the_store_at_the_notice_and_at_the_click() {
         mailq.contains("file system"),
         "mailq says what to do: {mailq}"
     );
-    assert!(stage.check_says("store-space").starts_with("warn"));
+    assert!(stage.check_says("store-space").starts_with("fail"));
     assert_eq!(stage.told(&second), 0);
 
     mount.free();
@@ -148,7 +148,7 @@ fn the_spool_of_the_may_instance() {
         said.starts_with("warn") && said.contains(&queue_id),
         "{said}"
     );
-    assert!(stage.check_says("may-space").starts_with("warn"));
+    assert!(stage.check_says("may-space").starts_with("fail"));
     assert_eq!(stage.arrivals("bob@plain.test").len(), 0);
 
     mount.free();
@@ -209,7 +209,7 @@ fn the_spool_of_the_encrypt_instance() {
     });
     stage.in_queue(&unheard, "deferred");
     assert_eq!(stage.told(&unheard), 0);
-    assert!(stage.check_says("encrypt-space").starts_with("warn"));
+    assert!(stage.check_says("encrypt-space").starts_with("fail"));
 
     mount.free();
     // What Postfix does at its next queue run, and PostTLS within an hour.
