@@ -29,7 +29,7 @@ fn missing_damaged_and_replaced() {
     stage.notice_waits(&[&first, &second]);
     let mailq = stage.run("postqueue", Instance::Encrypt, &["-p"]);
     assert!(mailq.contains("cannot read the link key"), "{mailq}");
-    assert!(stage.check_says("key").starts_with("fail"));
+    assert!(stage.check_says("link-key").starts_with("fail"));
     assert_eq!(stage.get(&page).status, 200);
     // At a reload.
     for broken in [None, Some("1 abcdef\n"), Some("")] {
