@@ -1,11 +1,22 @@
 //! The key for links is missing, of the wrong length, or another one: at the start, at a reload, and while all runs.
 
-use std::fs;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::{PermissionsExt as _, chown};
+use std::path::Path;
 
+use posttls::postfix::user::lookup;
 use posttls::sandbox::Instance;
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::common::{Stage, link};
+
+/// Readable by root and the hook only, or the daemon refuses to start.
+fn write(key: &Path, text: &str) {
+    fs::write(key, text).expect("a key");
+    let nobody = lookup("nobody").expect("a user");
+    chown(key, Some(nobody.uid), None).expect("an owner");
+    fs::set_permissions(key, Permissions::from_mode(0o600)).expect("a mode");
+}
 
 #[test]
 fn missing_damaged_and_replaced() {
@@ -34,7 +45,7 @@ fn missing_damaged_and_replaced() {
     // At a reload.
     for broken in [None, Some("1 abcdef\n"), Some("")] {
         if let Some(text) = broken {
-            fs::write(&key, text).expect("a key");
+            write(&key, text);
         }
         reload("not reloaded, going on as before");
     }
@@ -43,19 +54,19 @@ fn missing_damaged_and_replaced() {
     stage.sandbox.stop_httpd();
     let refused = stage.sandbox.start_httpd(&[]).expect_err("no key");
     assert!(refused.to_string().contains("posttls init"), "{refused}");
-    fs::write(&key, "1 abcdef\n").expect("a key");
+    write(&key, "1 abcdef\n");
     let refused = stage.sandbox.start_httpd(&[]).expect_err("no key");
     assert!(
         refused.to_string().contains("hexadecimal digits"),
         "{refused}"
     );
-    fs::write(&key, &good).expect("a key");
+    write(&key, &good);
     stage.sandbox.start_httpd(&[]).expect("it starts");
     stage.flush_all();
     stage.notification(&second);
 
     // Another key: what it signs opens nothing before the reload, and what the old one signed nothing after it.
-    fs::write(&key, format!("1 {}\n", "ab".repeat(32))).expect("a key");
+    write(&key, &format!("1 {}\n", "ab".repeat(32)));
     let third = stage.send(&["ann@plain.test"], "third");
     let new = link(&stage.notification(&third));
     assert_eq!(stage.get(&new).status, 404);
@@ -67,7 +78,7 @@ fn missing_damaged_and_replaced() {
         (200, 404)
     );
     // Both, as the README says it.
-    fs::write(&key, format!("2 {}\n{good}", "ab".repeat(32))).expect("a key");
+    write(&key, &format!("2 {}\n{good}", "ab".repeat(32)));
     reload("reloaded");
     assert_eq!(stage.post(&page, "action=send").status, 200);
     stage.arrival("bob@plain.test");

@@ -6,7 +6,15 @@ use std::time::Duration;
 use crate::common::{Stage, request};
 use crate::kit::lock;
 
+/// Both wait for ten seconds, so they do it at the same time.
 #[test]
+fn by_another_process() {
+    thread::scope(|scope| {
+        scope.spawn(at_the_notice_and_at_the_click);
+        scope.spawn(in_the_middle_of_a_move);
+    });
+}
+
 fn at_the_notice_and_at_the_click() {
     let stage = Stage::new();
     let (first, link) = stage.stuck(&["bob@plain.test"], "first");
@@ -53,7 +61,6 @@ fn at_the_notice_and_at_the_click() {
     assert_eq!((stage.told(&first), stage.told(&second)), (1, 1));
 }
 
-#[test]
 fn in_the_middle_of_a_move() {
     let stage = Stage::with(|options| options.httpd(false));
     let pause = (

@@ -81,10 +81,10 @@ impl Opened {
                 path: path.to_owned(),
             });
         }
-        if now != self.files || self.suspect {
-            if let Some(connection) = self.connection.take() {
-                self.part_with(connection, now, path);
-            }
+        if (now != self.files || self.suspect)
+            && let Some(connection) = self.connection.take()
+        {
+            self.part_with(connection, now, path);
         }
         if self.connection.is_none() {
             let connection = connect()?;
@@ -155,5 +155,15 @@ impl Opened {
                     | ErrorCode::ReadOnly
             )
         );
+    }
+}
+
+/// Tests look at the tables themselves.
+#[cfg(test)]
+impl std::ops::Deref for Opened {
+    type Target = Connection;
+
+    fn deref(&self) -> &Connection {
+        self.connection.as_ref().expect("an open database")
     }
 }
