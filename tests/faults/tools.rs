@@ -93,6 +93,11 @@ fn is_carried_out_when_mended(stage: &Stage, tools: &Tools, how: &str, said: &st
     let asked = Instant::now();
     let answer = stage.post(&link, "action=send");
     assert_eq!(answer.status, 200, "{how}: {answer:?}");
+    assert!(
+        answer.body.contains("decision is recorded"),
+        "{how}: {}",
+        answer.body
+    );
     assert!(asked.elapsed() < Duration::from_secs(10), "{how}");
     let line = stage.logged_about(&queue_id, said);
     assert!(line.contains("postsuper"), "{line}");

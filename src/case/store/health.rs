@@ -46,7 +46,7 @@ pub struct Health {
     pub integrity: Integrity,
     /// Queue IDs of the messages with a move that is stopped for an admin.
     pub conflicts: Vec<String>,
-    /// Queue IDs of the messages with a decision that has not been carried out for longer than [`LATE_MS`].
+    /// Queue IDs of the messages with a decision that has waited for more than a minute to be carried out.
     pub late: Vec<String>,
     /// How many notices could not be used.
     pub odd_notices: i64,
