@@ -1,8 +1,11 @@
 //! One round of the courier: who is owed what now, and what is tried again when. Pauses are in memory only: a courier
-//! that was just started tries everything at once.
+//! that was just started tries everything at once. They are counted by a clock that nobody can set: a step back of the
+//! host's must not silence the courier for as long.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::LazyLock;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::time::Instant;
 
 use log::{error, info, warn};
 
@@ -25,7 +28,13 @@ const REFUSED_PAUSE: (i64, i64) = (MINUTE_MS, HOUR_MS);
 /// Of a sender in whose mail the server fell silent: longer than the server's own, so that the others have their turn.
 const SILENT_PAUSE: (i64, i64) = (2 * SERVER_PAUSE.0, 2 * SERVER_PAUSE.1);
 
-/// When something is tried again, and how long it was put off the last time.
+/// Milliseconds since this process first asked, plus one.
+pub(super) fn ticks() -> i64 {
+    static START: LazyLock<Instant> = LazyLock::new(Instant::now);
+    1 + i64::try_from(START.elapsed().as_millis()).unwrap_or(i64::MAX - 1)
+}
+
+/// When something is tried again by [`ticks`], and how long it was put off the last time.
 #[derive(Debug, Default, Clone, Copy)]
 struct Pause {
     until: i64,
@@ -55,11 +64,11 @@ pub(super) struct Rounds<'a> {
     pauses: HashMap<(String, Class), Pause>,
     server: Pause,
     admin: Pause,
-    /// Ceilings of which the admin has been told, and until when that is enough.
+    /// Ceilings of which the admin has been told, and until when by [`ticks`] that is enough.
     ceilings: HashMap<String, i64>,
-    cleaned_at: i64,
+    cleaned_at: Option<i64>,
     ended: &'a AtomicBool,
-    /// Since when a mail is being written, in Unix milliseconds; 0 for none. For who watches that it does not hang.
+    /// Since when a mail is being written, by [`ticks`]; 0 for none. For who watches that it does not hang.
     busy_since: &'a AtomicI64,
 }
 
@@ -75,7 +84,7 @@ impl<'a> Rounds<'a> {
             server: Pause::default(),
             admin: Pause::default(),
             ceilings: HashMap::new(),
-            cleaned_at: 0,
+            cleaned_at: None,
             ended,
             busy_since,
         }
@@ -86,14 +95,14 @@ impl<'a> Rounds<'a> {
     /// # Errors
     /// When the store fails: SQLite found its files unusable when it opened them, and would never look again.
     pub(super) fn tick(&mut self) -> Result<(), Trouble> {
-        if now_ms() < self.server.until {
+        if ticks() < self.server.until {
             return Ok(());
         }
         match self.round() {
             Ok(()) => self.server = Pause::default(),
             Err(trouble @ Trouble::Store(_)) => return Err(trouble),
             Err(trouble) => {
-                let pause = self.server.grow(now_ms(), SERVER_PAUSE);
+                let pause = self.server.grow(ticks(), SERVER_PAUSE);
                 error!(
                     "mail to senders waits: {trouble}; next try in {} s",
                     pause / SECOND_MS
@@ -104,31 +113,31 @@ impl<'a> Rounds<'a> {
     }
 
     fn round(&mut self) -> Result<(), Trouble> {
-        let now = now_ms();
+        let now = ticks();
         self.pauses.retain(|_, pause| pause.until + HOUR_MS > now);
         self.ceilings.retain(|_, until| *until > now);
         for sender in self.writer.store.senders_owed()? {
             self.news(&sender)?;
         }
-        for sender in self.writer.store.senders_to_remind(now)? {
+        for sender in self.writer.store.senders_to_remind(now_ms())? {
             self.reminders(&sender)?;
         }
         self.alerts()?;
-        if now - self.cleaned_at > HOUR_MS {
+        if self.cleaned_at.is_none_or(|at| now - at > HOUR_MS) {
             self.writer.store.forget_letters()?;
-            self.cleaned_at = now;
+            self.cleaned_at = Some(now);
         }
         Ok(())
     }
 
     fn may_go_on(&self, sender: &Address, class: Class) -> bool {
         let pause = self.pauses.get(&(sender.as_str().to_owned(), class));
-        !self.ended.load(Ordering::SeqCst) && pause.is_none_or(|pause| pause.until <= now_ms())
+        !self.ended.load(Ordering::SeqCst) && pause.is_none_or(|pause| pause.until <= ticks())
     }
 
     /// Writes one mail.
     fn busy<T>(&self, write: impl FnOnce(&Writer<'a>) -> T) -> T {
-        self.busy_since.store(now_ms(), Ordering::SeqCst);
+        self.busy_since.store(ticks(), Ordering::SeqCst);
         let result = write(&self.writer);
         self.busy_since.store(0, Ordering::SeqCst);
         result
@@ -238,7 +247,7 @@ impl<'a> Rounds<'a> {
         class: Class,
         told: Result<Told, Trouble>,
     ) -> Result<(), Trouble> {
-        let now = now_ms();
+        let now = ticks();
         let key = (sender.as_str().to_owned(), class);
         match told {
             Ok(Told::Sent) => {
@@ -251,7 +260,8 @@ impl<'a> Rounds<'a> {
                 Ok(())
             }
             Ok(Told::NotNow(why)) => {
-                self.look_again(key, why.until().min(now + LOOK_AGAIN_MS));
+                let wait = (why.until() - now_ms()).min(LOOK_AGAIN_MS);
+                self.look_again(key, now + wait);
                 self.ceiling(sender, why)
             }
             Err(trouble) if trouble.is_about_one() => {
@@ -287,7 +297,7 @@ impl<'a> Rounds<'a> {
             NotNow::SenderCeiling(_) => sender.as_str().to_owned(),
             NotNow::Ceiling(_) => String::new(),
         };
-        let now = now_ms();
+        let now = ticks();
         if self.ceilings.get(&key).is_none_or(|until| *until <= now) {
             self.ceilings.insert(key, now + HOUR_MS);
             warn!("from=<{sender}>: mail waits: {why}");
@@ -297,7 +307,7 @@ impl<'a> Rounds<'a> {
     }
 
     fn alerts(&mut self) -> Result<(), Trouble> {
-        let now = now_ms();
+        let now = ticks();
         if now < self.admin.until || self.ended.load(Ordering::SeqCst) {
             return Ok(());
         }

@@ -10,9 +10,9 @@ use std::time::Duration;
 
 use log::{error, info, warn};
 
-use super::due::Rounds;
+use super::due::{Rounds, ticks};
 use super::writer::{Trouble, Writer};
-use crate::case::store::{CLAIM_LIFE_MS, Store, StoreError, now_ms};
+use crate::case::store::{CLAIM_LIFE_MS, Store, StoreError};
 use crate::config::{Config, ConfigError};
 use crate::confine;
 use crate::logging;
@@ -60,7 +60,7 @@ pub fn run(config_path: &Path) -> Result<(), CourierError> {
         loop {
             thread::sleep(TICK);
             let since = watched.load(Ordering::SeqCst);
-            if since != 0 && now_ms() - since > HANGS_MS {
+            if since != 0 && ticks() - since > HANGS_MS {
                 error!(
                     "gave up after {} s; what is owed is sent by the next courier",
                     HANGS_MS / 1000

@@ -10,7 +10,7 @@ use log::info;
 use super::steps::Steps;
 use super::{Lookout, MoveError};
 use crate::case::store::{MoveId, Store};
-use crate::case::{CaseId, MoveStep};
+use crate::case::{CaseId, MessageKey, MoveStep};
 use crate::postfix::Instance;
 use crate::postfix::instance::PostfixError;
 
@@ -139,13 +139,25 @@ impl Engine {
             .case(case)?
             .ok_or(MoveError::NoSuchMove(id.0))?
             .key;
+        self.walk(id, case, &key, deadline)
+            .map_err(|error| error.about(&key.queue_id))
+    }
+
+    /// From the step that the journal has to the next, as far as it goes.
+    fn walk(
+        &self,
+        id: MoveId,
+        case: CaseId,
+        key: &MessageKey,
+        deadline: Instant,
+    ) -> Result<Progress, MoveError> {
         let pair = self.pair()?;
         let steps = Steps {
             store: &self.store,
             encrypt: &pair.encrypt,
             may: &pair.may,
-            key: &key,
-            expect: &|copy| self.lookout.expect(&pair, case, &key, copy),
+            key,
+            expect: &|copy| self.lookout.expect(&pair, case, key, copy),
         };
         loop {
             let journal = self

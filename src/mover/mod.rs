@@ -50,8 +50,16 @@ pub enum MoveError {
     /// A Postfix command failed.
     #[error(transparent)]
     Postfix(#[from] PostfixError),
+    /// One of the others, with the message that it happened to.
+    #[error("{queue_id}: {source}")]
+    About {
+        /// The message.
+        queue_id: QueueId,
+        /// What went wrong.
+        source: Box<MoveError>,
+    },
     /// A file could not be read or written.
-    #[error("{queue_id}: cannot {doing} {path}: {source}")]
+    #[error("{queue_id}: cannot {doing} {path}: {source}{}", hint(source))]
     File {
         /// The message.
         queue_id: QueueId,
@@ -108,6 +116,30 @@ pub enum MoveError {
     /// The journal names a move that it does not have.
     #[error("the journal has no move {0}")]
     NoSuchMove(i64),
+}
+
+impl MoveError {
+    /// The same as what went wrong with the message `id`: log lines begin with its queue ID.
+    fn about(self, id: &QueueId) -> Self {
+        if self.to_string().starts_with(id.as_str()) {
+            return self;
+        }
+        Self::About {
+            queue_id: id.clone(),
+            source: Box::new(self),
+        }
+    }
+}
+
+/// What an operator can do about it.
+fn hint(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+            "; free some space on its file system"
+        }
+        io::ErrorKind::ReadOnlyFilesystem => "; mount its file system for writing",
+        _ => "",
+    }
 }
 
 /// What the queue of the encrypt instance says of a message.

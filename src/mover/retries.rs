@@ -6,7 +6,7 @@
 use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
-use log::{error, warn};
+use log::{error, info, warn};
 
 use super::engine::Progress;
 use super::{Desk, MoveError};
@@ -23,10 +23,15 @@ const PASS: Duration = Duration::from_secs(5);
 /// thousands.
 const NEWEST: usize = 8;
 
+/// What lasts is said again after so long: nobody must have to look for it, and it must not fill the log.
+const SAY_AGAIN: Duration = Duration::from_secs(60);
+
 /// Tries moves that had to wait again, each at growing intervals.
 #[derive(Default)]
 pub(super) struct Retries {
     next: HashMap<MoveId, (Instant, Duration)>,
+    /// What is wrong with the store, and when that was said last.
+    trouble: Option<(String, Instant)>,
 }
 
 impl Retries {
@@ -35,10 +40,13 @@ impl Retries {
         let owed = match store.unfinished_moves() {
             Ok(owed) => owed,
             Err(error) => {
-                error!("{error}");
+                self.complain(error.to_string());
                 return false;
             }
         };
+        if self.trouble.take().is_some() {
+            info!("the store can be read again; what was decided is carried out");
+        }
         let known: HashSet<MoveId> = owed.iter().map(|(id, _)| *id).collect();
         self.next.retain(|id, _| known.contains(id));
         let (tried, fresh): (Vec<_>, Vec<_>) = owed
@@ -60,6 +68,14 @@ impl Retries {
             self.try_one(*id, *case, desk);
         }
         false
+    }
+
+    fn complain(&mut self, what: String) {
+        let said = self.trouble.as_ref();
+        if said.is_none_or(|(before, at)| *before != what || at.elapsed() > SAY_AGAIN) {
+            error!("{what}; no decision is carried out until this is mended");
+            self.trouble = Some((what, Instant::now()));
+        }
     }
 
     fn try_one(&mut self, id: MoveId, case: CaseId, desk: &Desk) {

@@ -6,6 +6,7 @@ use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Output};
+use std::time::Duration;
 
 use log::warn;
 
@@ -15,6 +16,12 @@ use super::{Queue, QueueId};
 
 /// Where Postfix's own programs are looked for, whatever the caller's PATH says.
 pub const PROGRAM_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// How long a command about one message may take, in which a sender waits for the answer to a click: with the wait for a
+/// delivery under way before it, less than the web child's patience of ten seconds.
+const ONE_MESSAGE: Duration = Duration::from_secs(5);
+/// How long any other command may take.
+const ANY: Duration = Duration::from_secs(30);
 
 /// A Postfix instance, as its `main.cf` describes it.
 #[derive(Debug, Clone)]
@@ -59,6 +66,16 @@ pub enum PostfixError {
         program: String,
         /// Why.
         source: io::Error,
+    },
+    /// The program did not end, and was killed.
+    #[error(
+        "{program} did not end within {seconds} s and was killed; run it by hand to see what it waits for"
+    )]
+    Hung {
+        /// With its arguments.
+        program: String,
+        /// How long it was waited for, in seconds.
+        seconds: u64,
     },
     /// The program ran and failed.
     #[error("{program} failed ({status}): {said}")]
@@ -292,7 +309,7 @@ impl Instance {
     }
 
     fn postsuper(&self, arguments: &[&str]) -> Result<(), PostfixError> {
-        run(self.command("postsuper").args(arguments)).map(drop)
+        run_within(self.command("postsuper").args(arguments), ONE_MESSAGE).map(drop)
     }
 
     pub(super) fn command(&self, name: &str) -> Command {
@@ -341,16 +358,30 @@ fn line(command: &Command) -> String {
 
 /// Runs a command to its end, however it ends.
 pub(super) fn output(command: &mut Command) -> Result<Output, PostfixError> {
-    let result = command.stdin(std::process::Stdio::null()).output();
-    result.map_err(|source| PostfixError::Run {
-        program: line(command),
-        source,
+    output_within(command, ANY)
+}
+
+fn output_within(command: &mut Command, limit: Duration) -> Result<Output, PostfixError> {
+    let result = super::command::output(command, limit);
+    result.map_err(|source| match source.kind() {
+        io::ErrorKind::TimedOut => PostfixError::Hung {
+            program: line(command),
+            seconds: limit.as_secs(),
+        },
+        _ => PostfixError::Run {
+            program: line(command),
+            source,
+        },
     })
 }
 
 /// Runs a command that must succeed.
 pub(super) fn run(command: &mut Command) -> Result<Output, PostfixError> {
-    let output = output(command)?;
+    run_within(command, ANY)
+}
+
+fn run_within(command: &mut Command, limit: Duration) -> Result<Output, PostfixError> {
+    let output = output_within(command, limit)?;
     if output.status.success() {
         Ok(output)
     } else {

@@ -1,5 +1,6 @@
 //! Everything that knows Postfix.
 
+mod command;
 mod defer_log;
 pub mod domains;
 mod envelope;

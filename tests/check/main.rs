@@ -20,6 +20,7 @@ use posttls::sandbox::Instance;
 fn the_store(clinic: &mut Clinic) {
     let empty = [
         ("conflicts", "skip"),
+        ("decisions", "skip"),
         ("odd-notices", "skip"),
         ("store", "fail"),
         ("store-access", "fail"),
@@ -45,17 +46,27 @@ fn the_store(clinic: &mut Clinic) {
         );
     }
     clinic.ill(
-        "a move that is stopped, and an odd notice",
+        "a move that is stopped, one that can't go on, and an odd notice",
         |c| {
             c.sql(
                 db,
                 "INSERT INTO cases (id, queue_id, sender, arrival, subject, state, opened_at) VALUES (7, '4ABCDEF', 'a@b.test', 0, '', 'open', 0);
-                 INSERT INTO moves (case_id, step, begun_at, changed_at) VALUES (7, 'conflict', 0, 0);",
+                 INSERT INTO moves (case_id, step, begun_at, changed_at) VALUES (7, 'conflict', 0, 0);
+                 INSERT INTO recipients (id, case_id, number, address, failure, status, detail, may_send, state)
+                 VALUES (7, 7, 1, 'c@d.test', 'not-offered', '4.7.801', '', 1, 'releasing');
+                 INSERT INTO moves (id, case_id, step, copy_name, begun_at, changed_at) VALUES (9, 7, 'begun', 'no ID', 0, 0);
+                 INSERT INTO move_recipients (move_id, recipient_id, action, outcome) VALUES (9, 7, 'send', 'released');",
             );
             c.stage.store().keep_odd_notice("4ABCDEF", "a test", b"x").expect("a store");
         },
-        &[("conflicts", "warn"), ("odd-notices", "warn")],
-        |c| c.sql(db, "DELETE FROM moves; DELETE FROM cases WHERE id = 7; DELETE FROM odd_notices;"),
+        &[("conflicts", "warn"), ("decisions", "warn"), ("odd-notices", "warn")],
+        |c| {
+            c.sql(
+                db,
+                "DELETE FROM move_recipients; DELETE FROM moves; DELETE FROM recipients; DELETE FROM cases WHERE id = 7;
+                 DELETE FROM odd_notices;",
+            );
+        },
     );
     clinic.ill(
         "a clock behind the store",

@@ -137,6 +137,7 @@ const CHECKS: &[(&str, Check)] = &[
     ("store", store::opens),
     ("store-integrity", store::integrity),
     ("conflicts", store::conflicts),
+    ("decisions", store::decisions),
     ("odd-notices", store::odd_notices),
     ("clock", store::clock),
     ("run-dir", access::run_dir),

@@ -61,6 +61,22 @@ pub(super) fn conflicts(at: &Context<'_>) -> Outcome {
     })
 }
 
+pub(super) fn decisions(at: &Context<'_>) -> Outcome {
+    const SHOWN: usize = 10;
+    let late = &at.store()?.late;
+    if late.is_empty() {
+        return Ok(Verdict::ok("every decision was carried out"));
+    }
+    let mut named = late[..late.len().min(SHOWN)].join(", ");
+    if let Some(more @ 1..) = late.len().checked_sub(SHOWN) {
+        named += &format!(" and {more} more");
+    }
+    Ok(Verdict::warn(
+        format!("decisions that have waited for more than a minute to be carried out: {named}"),
+        "the log says why, in lines that begin with the queue ID; PostTLS goes on by itself when that is mended",
+    ))
+}
+
 pub(super) fn odd_notices(at: &Context<'_>) -> Outcome {
     let count = at.store()?.odd_notices;
     Ok(if count == 0 {

@@ -29,9 +29,9 @@ impl Store {
             connection
                 .prepare_cached(
                     "SELECT cause, detail, since, pending FROM alerts
-                     WHERE pending > 0 AND (told_at IS NULL OR told_at <= ?1) ORDER BY since, cause",
+                     WHERE pending > 0 AND (told_at IS NULL OR abs(?1 - told_at) >= ?2) ORDER BY since, cause",
                 )?
-                .query_map([now_ms() - HOUR_MS], |row| {
+                .query_map([now_ms(), HOUR_MS], |row| {
                     Ok(Alert {
                         cause: row.get(0)?,
                         detail: row.get(1)?,

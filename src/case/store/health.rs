@@ -6,10 +6,14 @@ use std::time::Duration;
 
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
-use super::{BUSY_TIMEOUT, STEPS, Store, StoreError};
+use super::{BUSY_TIMEOUT, STEPS, Store, StoreError, now_ms};
 
 /// How long a look at every page may take.
 const LOOK: Duration = Duration::from_secs(3);
+
+/// Milliseconds after which a decision that was not carried out is an admin's matter: a delivery under way is over by
+/// then.
+const LATE_MS: i64 = 60_000;
 
 /// Whose schema a database has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,6 +46,8 @@ pub struct Health {
     pub integrity: Integrity,
     /// Queue IDs of the messages with a move that is stopped for an admin.
     pub conflicts: Vec<String>,
+    /// Queue IDs of the messages with a decision that has waited for more than a minute to be carried out.
+    pub late: Vec<String>,
     /// How many notices could not be used.
     pub odd_notices: i64,
     /// When something was last recorded, in Unix milliseconds.
@@ -80,26 +86,32 @@ impl Store {
         let integrity = integrity(&connection).map_err(fault("cannot check the database"))?;
         // None of these tables has changed since the first version.
         let details = (|| {
-            let conflicts = connection
-                .prepare(
-                    "SELECT DISTINCT c.queue_id FROM moves m JOIN cases c ON c.id = m.case_id
-                     WHERE m.step = 'conflict' ORDER BY m.id",
-                )?
-                .query_map([], |row| row.get(0))?
-                .collect::<rusqlite::Result<_>>()?;
+            let ids = |condition: &str, bound: i64| {
+                connection
+                    .prepare(&format!(
+                        "SELECT DISTINCT c.queue_id FROM moves m JOIN cases c ON c.id = m.case_id
+                         WHERE m.begun_at <= ?1 AND {condition} ORDER BY m.id",
+                    ))?
+                    .query_map([bound], |row| row.get(0))?
+                    .collect::<rusqlite::Result<Vec<String>>>()
+            };
+            let conflicts = ids("m.step = 'conflict'", i64::MAX)?;
+            let late = ids("m.step NOT IN ('done', 'conflict')", now_ms() - LATE_MS)?;
             let count = |sql| connection.query_row(sql, [], |row| row.get(0));
             Ok((
                 conflicts,
+                late,
                 count("SELECT count(*) FROM odd_notices")?,
                 connection.query_row("SELECT max(at) FROM events", [], |row| row.get(0))?,
             ))
         })();
-        let (conflicts, odd_notices, newest_event) =
+        let (conflicts, late, odd_notices, newest_event) =
             details.map_err(fault("cannot read the database"))?;
         Ok(Health {
             version,
             integrity,
             conflicts,
+            late,
             odd_notices,
             newest_event,
         })

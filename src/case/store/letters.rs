@@ -8,7 +8,8 @@ use crate::address::Address;
 use crate::case::{CaseId, LetterKind, News};
 
 /// A claim older than this, in milliseconds, is that of a process that died: pipe(8) lets no hook live that long, and no
-/// session of the courier takes so long.
+/// session of the courier takes so long. One that is from as far in the future was made before the clock was set back,
+/// and must not keep the sender waiting until the clock is there again.
 pub const CLAIM_LIFE_MS: i64 = 150_000;
 
 /// The number of a mail.
@@ -97,11 +98,17 @@ impl Store {
                 let busy: bool = tx
                     .prepare_cached(
                         "SELECT EXISTS (SELECT 1 FROM letters WHERE sender = ?1 AND claimed_at > ?2
-                         AND sent_at IS NULL AND case_id = ?3)",
+                         AND claimed_at < ?4 AND sent_at IS NULL AND case_id = ?3)",
                     )?
-                    .query_row(params![wanted.sender, now - CLAIM_LIFE_MS, case], |row| {
-                        row.get(0)
-                    })?;
+                    .query_row(
+                        params![
+                            wanted.sender,
+                            now - CLAIM_LIFE_MS,
+                            case,
+                            now + CLAIM_LIFE_MS
+                        ],
+                        |row| row.get(0),
+                    )?;
                 if busy {
                     return Ok(LetterClaim::Elsewhere);
                 }
@@ -158,7 +165,7 @@ impl Store {
         to: &Address,
         receipt: &Receipt,
     ) -> Result<(), StoreError> {
-        self.read("cannot relax synchronous", |connection| {
+        self.with("cannot relax synchronous", |connection| {
             connection.pragma_update(None, "synchronous", "NORMAL")
         })?;
         let result = self.write("cannot record a mail", |tx| {
@@ -186,7 +193,7 @@ impl Store {
             }
             Ok(())
         });
-        self.read("cannot restore synchronous", |connection| {
+        self.with("cannot restore synchronous", |connection| {
             connection.pragma_update(None, "synchronous", "FULL")
         })?;
         result
@@ -214,14 +221,14 @@ fn owes_stuck(tx: &Transaction<'_>, case: CaseId) -> rusqlite::Result<bool> {
 }
 
 fn history(connection: &Connection, wanted: &Wanted<'_>, now: i64) -> rusqlite::Result<History> {
-    let alive = now - CLAIM_LIFE_MS;
+    let (alive, to_come) = (now - CLAIM_LIFE_MS, now + CLAIM_LIFE_MS);
     let to_sender = connection
         .prepare_cached(
-            "SELECT kind, claimed_at FROM letters WHERE sender = ?1 AND claimed_at > ?2
+            "SELECT kind, claimed_at FROM letters WHERE sender = ?1 AND claimed_at > ?2 AND claimed_at < ?4
              AND (sent_at IS NOT NULL OR claimed_at > ?3) ORDER BY claimed_at",
         )?
         .query_map(
-            params![wanted.sender, now - wanted.period_ms.max(HOUR_MS), alive],
+            params![wanted.sender, now - wanted.period_ms.max(HOUR_MS), alive, to_come],
             |row| {
                 Ok(PastLetter {
                     kind: row.get(0)?,
@@ -232,9 +239,10 @@ fn history(connection: &Connection, wanted: &Wanted<'_>, now: i64) -> rusqlite::
         .collect::<rusqlite::Result<_>>()?;
     let to_all = connection
         .prepare_cached(
-            "SELECT count(*) FROM letters WHERE claimed_at > ?1 AND (sent_at IS NOT NULL OR claimed_at > ?2)",
+            "SELECT count(*) FROM letters WHERE claimed_at > ?1 AND claimed_at < ?3
+             AND (sent_at IS NOT NULL OR claimed_at > ?2)",
         )?
-        .query_row([now - HOUR_MS, alive], |row| row.get(0))?;
+        .query_row([now - HOUR_MS, alive, to_come], |row| row.get(0))?;
     // A hundred is as good as any larger number: `limits.first` is at most that.
     let waiting = connection
         .prepare_cached(

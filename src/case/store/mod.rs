@@ -15,6 +15,7 @@ mod letters;
 mod mandatory;
 mod moves;
 mod news;
+mod opened;
 mod passages;
 mod remember;
 mod reminders;
@@ -24,7 +25,7 @@ mod senders;
 mod statistics;
 
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, PoisonError, TryLockError};
 use std::time::Duration;
 
 use rusqlite::config::DbConfig;
@@ -53,6 +54,8 @@ pub use remember::{Remember, Remembered};
 pub use retention::Forgotten;
 pub use statistics::{DomainCount, Moment, Statistics};
 
+use opened::Opened;
+
 /// How long a statement waits for another process's transaction.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -69,7 +72,9 @@ static MIGRATIONS: Migrations<'static> = Migrations::from_slice(STEPS);
 /// An open database.
 pub struct Store {
     path: PathBuf,
-    connection: Mutex<Connection>,
+    opened: Mutex<Opened>,
+    /// For reading while a writer waits with the other one for another process; opened when first needed.
+    aside: Mutex<Option<Opened>>,
 }
 
 /// What went wrong with the store.
@@ -84,6 +89,24 @@ pub enum StoreError {
         doing: &'static str,
         /// SQLite's word.
         source: rusqlite::Error,
+    },
+    /// It was there, and is not any more.
+    #[error(
+        "{path}: the database has been removed; put it back, or stop PostTLS and restore it (`posttls init` makes a new \
+         one, and `posttls census` then finds what waits)"
+    )]
+    Gone {
+        /// The database.
+        path: PathBuf,
+    },
+    /// It has nothing in it, not even a schema.
+    #[error(
+        "{path}: the database is empty: somebody has truncated or replaced it; stop PostTLS and restore it (`posttls \
+         init` makes it a new one, and `posttls census` then finds what waits)"
+    )]
+    Empty {
+        /// The database.
+        path: PathBuf,
     },
     /// The schema could not be brought up to date.
     #[error("{path}: cannot bring the database up to date: {source}; is it from a newer PostTLS?")]
@@ -101,6 +124,9 @@ fn hint(error: &rusqlite::Error) -> &'static str {
             "; another process has held it for too long"
         }
         Some(ErrorCode::DiskFull) => "; free some space on its file system",
+        Some(ErrorCode::SystemIoFailure) => {
+            "; look at its file system: is it full, read-only or failing?"
+        }
         Some(ErrorCode::CannotOpen | ErrorCode::PermissionDenied | ErrorCode::ReadOnly) => {
             "; check the owner and the permissions of the file and its directory (`posttls init` sets them)"
         }
@@ -124,58 +150,11 @@ impl Store {
     /// # Errors
     /// When it can't be opened or brought up to date.
     pub fn open(path: &Path, create: bool) -> Result<Self, StoreError> {
-        let mut flags = OpenFlags::SQLITE_OPEN_READ_WRITE
-            | OpenFlags::SQLITE_OPEN_NO_MUTEX
-            | OpenFlags::SQLITE_OPEN_NOFOLLOW;
-        flags.set(OpenFlags::SQLITE_OPEN_CREATE, create);
-        let fault = |doing| {
-            move |source| StoreError::Sqlite {
-                path: path.to_owned(),
-                doing,
-                source,
-            }
-        };
-        let mut connection =
-            Connection::open_with_flags(path, flags).map_err(fault("cannot open the database"))?;
-        connection
-            .busy_timeout(BUSY_TIMEOUT)
-            .map_err(fault("cannot set the busy timeout"))?;
-        // The database belongs to an unprivileged user, and root opens it: nothing in it may run code or break it.
-        for (option, on) in [
-            (DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true),
-            (DbConfig::SQLITE_DBCONFIG_TRUSTED_SCHEMA, false),
-        ] {
-            connection
-                .set_db_config(option, on)
-                .map_err(fault("cannot set a safe mode"))?;
-        }
-        connection
-            .pragma_update(None, "foreign_keys", true)
-            .map_err(fault("cannot switch foreign keys on"))?;
-        // What is removed is overwritten: whoever gets hold of the file or of a backup finds no more than we show.
-        connection
-            .pragma_update(None, "secure_delete", true)
-            .map_err(fault("cannot switch secure_delete on"))?;
-        connection
-            .pragma_update(None, "synchronous", "FULL")
-            .map_err(fault("cannot set synchronous"))?;
-        let version: i64 = connection
-            .pragma_query_value(None, "user_version", |row| row.get(0))
-            .map_err(fault("cannot read the database"))?;
-        if usize::try_from(version) != Ok(STEPS.len()) {
-            connection
-                .pragma_update(None, "journal_mode", "WAL")
-                .map_err(fault("cannot switch to WAL"))?;
-            MIGRATIONS
-                .to_latest(&mut connection)
-                .map_err(|source| StoreError::Migration {
-                    path: path.to_owned(),
-                    source,
-                })?;
-        }
+        let connection = connect(path, create)?;
         Ok(Self {
             path: path.to_owned(),
-            connection: Mutex::new(connection),
+            opened: Mutex::new(Opened::new(connection, path)),
+            aside: Mutex::default(),
         })
     }
 
@@ -185,18 +164,12 @@ impl Store {
         doing: &'static str,
         body: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<T>,
     ) -> Result<T, StoreError> {
-        let mut connection = self.lock();
-        let result = (|| {
+        self.with(doing, |connection| {
             let transaction =
                 connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
             let value = body(&transaction)?;
             transaction.commit()?;
             Ok(value)
-        })();
-        result.map_err(|source| StoreError::Sqlite {
-            path: self.path.clone(),
-            doing,
-            source,
         })
     }
 
@@ -205,18 +178,48 @@ impl Store {
         doing: &'static str,
         body: impl FnOnce(&Connection) -> rusqlite::Result<T>,
     ) -> Result<T, StoreError> {
-        body(&self.lock()).map_err(|source| StoreError::Sqlite {
-            path: self.path.clone(),
-            doing,
-            source,
-        })
+        if matches!(self.opened.try_lock(), Err(TryLockError::WouldBlock)) {
+            let mut aside = self.aside.lock().unwrap_or_else(PoisonError::into_inner);
+            if !aside
+                .as_ref()
+                .is_some_and(|opened| opened.is_current(&self.path))
+            {
+                *aside = None;
+                let connection = connect(&self.path, false)?;
+                *aside = Some(Opened::new(connection, &self.path));
+            }
+            if let Some(connection) = aside.as_ref().and_then(Opened::connection) {
+                return body(connection).map_err(|source| self.fault(doing, source));
+            }
+        }
+        self.with(doing, |connection| body(connection))
     }
 
     /// A thread that panicked while it held the connection left no transaction open: dropping one rolls it back.
-    fn lock(&self) -> MutexGuard<'_, Connection> {
-        self.connection
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+    fn with<T>(
+        &self,
+        doing: &'static str,
+        body: impl FnOnce(&mut Connection) -> rusqlite::Result<T>,
+    ) -> Result<T, StoreError> {
+        let mut opened = self.opened.lock().unwrap_or_else(PoisonError::into_inner);
+        let result = body(opened.current(&self.path, || connect(&self.path, false))?);
+        result.map_err(|source| {
+            opened.note(&source);
+            self.fault(doing, source)
+        })
+    }
+
+    #[cfg(test)]
+    fn lock(&self) -> std::sync::MutexGuard<'_, Opened> {
+        self.opened.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn fault(&self, doing: &'static str, source: rusqlite::Error) -> StoreError {
+        StoreError::Sqlite {
+            path: self.path.clone(),
+            doing,
+            source,
+        }
     }
 
     /// Keeps the beginning of a notice that could not be used, for the admin. Anybody on this host can cause one, so
@@ -272,6 +275,65 @@ impl Store {
                 .collect()
         })
     }
+}
+
+/// As [`Store::open`].
+fn connect(path: &Path, create: bool) -> Result<Connection, StoreError> {
+    let mut flags = OpenFlags::SQLITE_OPEN_READ_WRITE
+        | OpenFlags::SQLITE_OPEN_NO_MUTEX
+        | OpenFlags::SQLITE_OPEN_NOFOLLOW;
+    flags.set(OpenFlags::SQLITE_OPEN_CREATE, create);
+    let fault = |doing| {
+        move |source| StoreError::Sqlite {
+            path: path.to_owned(),
+            doing,
+            source,
+        }
+    };
+    let mut connection =
+        Connection::open_with_flags(path, flags).map_err(fault("cannot open the database"))?;
+    connection
+        .busy_timeout(BUSY_TIMEOUT)
+        .map_err(fault("cannot set the busy timeout"))?;
+    // The database belongs to an unprivileged user, and root opens it: nothing in it may run code or break it.
+    for (option, on) in [
+        (DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true),
+        (DbConfig::SQLITE_DBCONFIG_TRUSTED_SCHEMA, false),
+    ] {
+        connection
+            .set_db_config(option, on)
+            .map_err(fault("cannot set a safe mode"))?;
+    }
+    connection
+        .pragma_update(None, "foreign_keys", true)
+        .map_err(fault("cannot switch foreign keys on"))?;
+    // What is removed is overwritten: whoever gets hold of the file or of a backup finds no more than we show.
+    connection
+        .pragma_update(None, "secure_delete", true)
+        .map_err(fault("cannot switch secure_delete on"))?;
+    connection
+        .pragma_update(None, "synchronous", "FULL")
+        .map_err(fault("cannot set synchronous"))?;
+    let version: i64 = connection
+        .pragma_query_value(None, "user_version", |row| row.get(0))
+        .map_err(fault("cannot read the database"))?;
+    if version == 0 && !create {
+        return Err(StoreError::Empty {
+            path: path.to_owned(),
+        });
+    }
+    if usize::try_from(version) != Ok(STEPS.len()) {
+        connection
+            .pragma_update(None, "journal_mode", "WAL")
+            .map_err(fault("cannot switch to WAL"))?;
+        MIGRATIONS
+            .to_latest(&mut connection)
+            .map_err(|source| StoreError::Migration {
+                path: path.to_owned(),
+                source,
+            })?;
+    }
+    Ok(connection)
 }
 
 /// One line of a case's history.

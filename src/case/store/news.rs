@@ -43,8 +43,9 @@ impl Store {
     }
 
     /// What a sender is owed, the oldest first. News of a case that a notice announced, and that the sender has not
-    /// heard of, are left out while they are younger than `hook_ms` milliseconds: the hook is about to tell them. So is
-    /// that recipients of a case wait, while somebody writes about that case.
+    /// heard of, are left out while they are younger than `hook_ms` milliseconds: the hook is about to tell them. (What is
+    /// from the future was recorded before the clock was set back.) So is that recipients of a case wait, while somebody
+    /// writes about that case.
     ///
     /// # Errors
     /// When the store fails.
@@ -56,13 +57,13 @@ impl Store {
                     "SELECT o.recipient_id, r.case_id, o.news, o.since, r.address,
                        (SELECT max(d.consent_id) FROM decisions d WHERE d.recipient_id = r.id AND d.action <> 'keep')
                      FROM owed o JOIN recipients r ON r.id = o.recipient_id JOIN cases c ON c.id = r.case_id
-                     WHERE o.sender = ?1 AND (o.news <> 'stuck' OR o.since <= ?2 OR c.source <> 'notice'
+                     WHERE o.sender = ?1 AND (o.news <> 'stuck' OR abs(o.since - ?2) >= ?4 OR c.source <> 'notice'
                                               OR c.notified_at IS NOT NULL)
                        AND (o.news <> 'stuck' OR NOT EXISTS
-                         (SELECT 1 FROM letters l WHERE l.case_id = c.id AND l.sent_at IS NULL AND l.claimed_at > ?3))
+                         (SELECT 1 FROM letters l WHERE l.case_id = c.id AND l.sent_at IS NULL AND abs(l.claimed_at - ?2) < ?3))
                      ORDER BY o.since, o.recipient_id",
                 )?
-                .query_map(params![sender, now - hook_ms, now - CLAIM_LIFE_MS], |row| {
+                .query_map(params![sender, now, CLAIM_LIFE_MS, hook_ms], |row| {
                     Ok(Owed {
                         recipient: row.get(0)?,
                         case: row.get(1)?,
