@@ -1,7 +1,8 @@
 //! The store: one SQLite database, shared by many short-lived `posttls-pipe` and the mover. All SQL is in this module.
 //!
 //! Write-ahead log, so that readers never wait; full synchronous, so that a decision that was confirmed survives a
-//! power failure. Every change of several rows is one transaction that takes the write lock at once (`IMMEDIATE`), so
+//! power failure. The hook alone commits without waiting for the disk and then waits once, outside of any transaction
+//! ([`Store::open_lazy`]): eight hooks at work would otherwise queue up for the disk, one behind the other. Every change of several rows is one transaction that takes the write lock at once (`IMMEDIATE`), so
 //! that no transaction has to be given up half-way.
 
 mod admission;
@@ -53,8 +54,11 @@ pub use remember::{Remember, Remembered};
 pub use retention::Forgotten;
 pub use statistics::{DomainCount, Moment, Statistics};
 
-/// How long a statement waits for another process's transaction.
-const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
+/// How often a statement asks whether another process's transaction is over, and the pauses between: some ten seconds.
+/// SQLite's own pauses grow to 100 ms, and the transactions here last less than one.
+const BUSY_TRIES: i32 = 9_000;
+const BUSY_FIRST: (i32, Duration) = (20, Duration::from_micros(200));
+const BUSY_PAUSE: Duration = Duration::from_millis(1);
 
 /// Of each odd notice, and odd notices altogether.
 const ODD_NOTICE_OCTETS: usize = 64 * 1024;
@@ -70,6 +74,8 @@ static MIGRATIONS: Migrations<'static> = Migrations::from_slice(STEPS);
 pub struct Store {
     path: PathBuf,
     connection: Mutex<Connection>,
+    /// Do commits not wait for the disk?
+    lazy: bool,
 }
 
 /// What went wrong with the store.
@@ -84,6 +90,14 @@ pub enum StoreError {
         doing: &'static str,
         /// SQLite's word.
         source: rusqlite::Error,
+    },
+    /// What was committed could not be written to disk.
+    #[error("{path}: what was recorded cannot be written to disk: {source}")]
+    Disk {
+        /// The database.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
     },
     /// The schema could not be brought up to date.
     #[error("{path}: cannot bring the database up to date: {source}; is it from a newer PostTLS?")]
@@ -109,6 +123,12 @@ fn hint(error: &rusqlite::Error) -> &'static str {
         }
         _ => "",
     }
+}
+
+fn wait_for_others(tries: i32) -> bool {
+    let (first, pause) = BUSY_FIRST;
+    std::thread::sleep(if tries < first { pause } else { BUSY_PAUSE });
+    tries < BUSY_TRIES
 }
 
 /// Now, in Unix milliseconds.
@@ -138,8 +158,8 @@ impl Store {
         let mut connection =
             Connection::open_with_flags(path, flags).map_err(fault("cannot open the database"))?;
         connection
-            .busy_timeout(BUSY_TIMEOUT)
-            .map_err(fault("cannot set the busy timeout"))?;
+            .busy_handler(Some(wait_for_others))
+            .map_err(fault("cannot set the busy handler"))?;
         // The database belongs to an unprivileged user, and root opens it: nothing in it may run code or break it.
         for (option, on) in [
             (DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true),
@@ -176,6 +196,42 @@ impl Store {
         Ok(Self {
             path: path.to_owned(),
             connection: Mutex::new(connection),
+            lazy: false,
+        })
+    }
+
+    /// As [`Store::open`], for one who calls [`Store::sync`] before anybody relies on what was recorded.
+    ///
+    /// # Errors
+    /// When it can't be opened or brought up to date.
+    pub fn open_lazy(path: &Path) -> Result<Self, StoreError> {
+        let mut store = Self::open(path, false)?;
+        store.lazy = true;
+        store.synchronous("NORMAL")?;
+        Ok(store)
+    }
+
+    /// Returns when everything that was committed until now, by whomever, survives a power failure.
+    ///
+    /// What is committed is in the write-ahead log; SQLite syncs that itself before it takes anything out of it, and the
+    /// database after. So this need not know which of it is still there. It is no transaction, and nobody waits for it.
+    ///
+    /// # Errors
+    /// When the disk fails.
+    pub fn sync(&self) -> Result<(), StoreError> {
+        let mut log = self.path.clone().into_os_string();
+        log.push("-wal");
+        std::fs::File::open(&log)
+            .and_then(|log| log.sync_data())
+            .map_err(|source| StoreError::Disk {
+                path: self.path.clone(),
+                source,
+            })
+    }
+
+    fn synchronous(&self, how: &'static str) -> Result<(), StoreError> {
+        self.read("cannot set synchronous", |connection| {
+            connection.pragma_update(None, "synchronous", how)
         })
     }
 
