@@ -67,6 +67,7 @@ const ODD_NOTICES: i64 = 100;
 const STEPS: &[M<'static>] = &[
     M::up(include_str!("schema.sql")),
     M::up(include_str!("life.sql")),
+    M::up(include_str!("growth.sql")),
 ];
 static MIGRATIONS: Migrations<'static> = Migrations::from_slice(STEPS);
 
