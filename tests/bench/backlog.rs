@@ -82,9 +82,7 @@ impl Backlog {
         for notice in &self.notices {
             // Of the same length, so that the records of the file stay as they are.
             self.next += 1;
-            let mut fresh = queue_id(self.next);
-            fresh.truncate(notice.about.len());
-            assert_eq!(fresh.len(), notice.about.len(), "{}", notice.about);
+            let fresh = queue_id(self.next, notice.about.len());
             let content = replaced(&notice.content, notice.about.as_bytes(), fresh.as_bytes());
             let path = self.waiting_room.join(&notice.name);
             fs::write(&path, content).expect("a queue file");

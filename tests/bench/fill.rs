@@ -36,7 +36,11 @@ pub fn fill(stage: &Stage, count: u64) {
     let instance = Instance::load(&stage.sandbox.config_dir(sandbox::Instance::Encrypt));
     let instance = instance.expect("an instance");
     let ids: Vec<QueueId> = (1..count)
-        .map(|number| queue_id(number).parse().expect("a queue ID"))
+        .map(|number| {
+            queue_id(number, original.len())
+                .parse()
+                .expect("a queue ID")
+        })
         .collect();
     for queue in ["deferred", "defer"] {
         let template: QueueId = original.parse().expect("a queue ID");

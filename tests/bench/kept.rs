@@ -65,8 +65,7 @@ impl Kept {
     /// Starts the hook of a sandbox with it.
     pub fn start(&mut self, stage: &Stage) -> Child {
         self.next += 1;
-        let mut fresh = queue_id(0x8_0000 + self.next);
-        fresh.truncate(self.about.len());
+        let fresh = queue_id(0x8_0000 + self.next, self.about.len());
         let raw = replaced(&self.raw, self.about.as_bytes(), fresh.as_bytes());
         let sender = numbered(SENDER, 50_000_000 + self.next);
         let raw = replaced(&raw, SENDER.as_bytes(), sender.as_bytes());

@@ -52,9 +52,14 @@ pub fn with_sink(sink: &Sink, change: impl FnOnce(UpOptions) -> UpOptions) -> St
     stage
 }
 
-/// A queue ID that nobody has, of eleven digits as the kernel's inode numbers give them here.
-pub fn queue_id(number: u64) -> String {
+/// A queue ID that nobody has, with so many digits: eleven or twelve, as inode numbers have it.
+pub fn queue_id(number: u64, digits: usize) -> String {
     // The first digits choose the directory: they differ from one to the next, as microseconds do.
-    let microseconds = number.wrapping_mul(7_919) % 0xF_4240;
-    format!("{microseconds:05X}{:06X}", 0xF0_0000 + number % 0xF_0000)
+    let microseconds = number.wrapping_mul(7_919) % 1_000_000;
+    let mut id = format!("{microseconds:05X}{:06X}", 0xF0_0000 + number % 0xF_0000);
+    while id.len() < digits {
+        id.push('0');
+    }
+    id.truncate(digits);
+    id
 }
