@@ -127,30 +127,33 @@ fn sweeps(stage: &Stage, rounds: usize) -> Vec<f64> {
     times
 }
 
-/// Processor time of each mover with its children, a minute, when it has settled.
+/// Processor time of each mover with its children, those that have ended, too, a minute, when it has settled.
 fn minutes(all: &[Sized], effort: Effort) -> Vec<f64> {
     let used = |one: &Sized| {
         let mover = one.stage.sandbox.httpd_pid().expect("the mover");
-        let stat = std::fs::read_to_string(format!("/proc/{mover}/stat")).expect("the mover");
-        let fields: Vec<&str> = stat
-            .rsplit(')')
-            .next()
-            .unwrap_or_default()
-            .split_whitespace()
-            .collect();
-        let ticks = |place: usize| fields[place].parse::<f64>().unwrap_or(0.0);
-        (ticks(11) + ticks(12)) / TICKS_A_SECOND
+        let children = memory::children(mover).into_iter();
+        processor_time(mover) + children.map(processor_time).sum::<f64>()
     };
     // The first sweep, and the census after it, read every file.
-    thread::sleep(effort.pick(Duration::from_secs(180), Duration::from_secs(75)));
+    let settling = effort.pick(Duration::from_secs(180), Duration::from_secs(75));
+    thread::sleep(settling);
     let before: Vec<f64> = all.iter().map(used).collect();
     let minutes = effort.pick(3, 1);
     thread::sleep(Duration::from_secs(60 * minutes));
-    let after = all.iter().map(used);
-    after
-        .zip(before)
-        .map(|(after, before)| ((after - before) / minutes as f64).max(0.001))
+    let spent = all.iter().map(used).zip(before);
+    spent
+        .map(|(after, before)| ((after - before) / minutes as f64).max(1.0 / TICKS_A_SECOND))
         .collect()
+}
+
+/// Seconds that a process and its children that have ended had of a processor.
+fn processor_time(pid: u32) -> f64 {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let fields = stat.rsplit(')').next().unwrap_or_default();
+    // utime, stime, cutime, cstime, counted from the state, which comes after the name.
+    let ticks = fields.split_whitespace().skip(11).take(4);
+    let ticks: f64 = ticks.filter_map(|word| word.parse::<f64>().ok()).sum();
+    ticks / TICKS_A_SECOND
 }
 
 fn notice(stage: &Stage, kept: &mut Kept) -> f64 {

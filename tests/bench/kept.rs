@@ -31,9 +31,10 @@ impl Kept {
     pub fn new(recipients: usize) -> Self {
         let dir = tempfile::Builder::new()
             .prefix("posttls-kept-")
-            .permissions(fs::Permissions::from_mode(0o777))
             .tempdir()
             .expect("a directory");
+        // The hook's user writes there, whatever our umask says.
+        fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o777)).expect("a mode");
         let hook = dir.path().join("keep");
         let place = dir.path().display();
         let text = format!(

@@ -69,23 +69,27 @@ pub fn peak(pid: u32) -> Option<f64> {
 
 /// The child of a process that was started with this option.
 pub fn child_of(parent: u32, option: &str) -> u32 {
-    // Whichever thread has started it.
-    let mut all: Vec<u32> = Vec::new();
-    for task in fs::read_dir(format!("/proc/{parent}/task"))
-        .expect("tasks")
-        .flatten()
-    {
-        let of_task = fs::read_to_string(task.path().join("children")).unwrap_or_default();
-        all.extend(
-            of_task
-                .split_whitespace()
-                .filter_map(|pid| pid.parse::<u32>().ok()),
-        );
-    }
     let has_option = |pid: &u32| {
         let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
         line.split(|byte| *byte == 0)
             .any(|word| word == option.as_bytes())
     };
-    all.into_iter().find(has_option).expect("a child")
+    children(parent)
+        .into_iter()
+        .find(has_option)
+        .expect("a child")
+}
+
+/// The children of a process, whichever of its threads has started them.
+pub fn children(parent: u32) -> Vec<u32> {
+    let tasks = fs::read_dir(format!("/proc/{parent}/task")).expect("tasks");
+    let lists = tasks
+        .flatten()
+        .map(|task| fs::read_to_string(task.path().join("children")).unwrap_or_default());
+    lists
+        .flat_map(|list| {
+            let pids = list.split_whitespace().filter_map(|pid| pid.parse().ok());
+            pids.collect::<Vec<u32>>()
+        })
+        .collect()
 }
