@@ -5,7 +5,7 @@
 //! the English one. (Cargo does not see a new file by itself: touch this one, or build anew.)
 
 use std::fmt;
-use std::sync::LazyLock;
+use std::sync::{LazyLock, OnceLock};
 
 use include_dir::{Dir, include_dir};
 use serde::{Deserialize, Deserializer};
@@ -16,18 +16,34 @@ static FILES: Dir<'static> = include_dir!("$CARGO_MANIFEST_DIR/src/texts");
 /// What readers get for whom there is nothing better.
 const FIRST: &str = "en";
 
-/// The code of each language and its texts; [`FIRST`] comes first.
-static CATALOGUES: LazyLock<Vec<(&'static str, Table)>> = LazyLock::new(|| {
-    let read = |file: &'static include_dir::File<'static>| {
-        let code = file.path().file_stem()?.to_str()?;
-        // A test sees to it that all can be read.
-        let texts = file.contents_utf8()?.parse();
-        Some((code, texts.unwrap_or_default()))
+/// The code of each language and its file; [`FIRST`] comes first.
+static CATALOGUES: LazyLock<Vec<Catalogue>> = LazyLock::new(|| {
+    let entry = |file: &'static include_dir::File<'static>| {
+        Some(Catalogue {
+            code: file.path().file_stem()?.to_str()?,
+            file,
+            texts: OnceLock::new(),
+        })
     };
-    let mut all: Vec<_> = FILES.files().filter_map(read).collect();
-    all.sort_by_key(|(code, _)| (*code != FIRST, *code));
+    let mut all: Vec<_> = FILES.files().filter_map(entry).collect();
+    all.sort_by_key(|one| (one.code != FIRST, one.code));
     all
 });
+
+/// A file, parsed when its texts are asked for: the hook needs one language, and lives for some milliseconds.
+struct Catalogue {
+    code: &'static str,
+    file: &'static include_dir::File<'static>,
+    texts: OnceLock<Table>,
+}
+
+impl Catalogue {
+    fn texts(&self) -> &Table {
+        let read = || self.file.contents_utf8()?.parse().ok();
+        // A test sees to it that all can be read.
+        self.texts.get_or_init(|| read().unwrap_or_default())
+    }
+}
 
 /// A language that there are texts in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -41,7 +57,7 @@ pub struct UnknownLanguage(pub String);
 fn names() -> String {
     let quoted: Vec<String> = CATALOGUES
         .iter()
-        .map(|(code, _)| format!("{code:?}"))
+        .map(|one| format!("{:?}", one.code))
         .collect();
     quoted.join(", ")
 }
@@ -57,7 +73,7 @@ impl Language {
 
     /// Its code, such as `en`.
     pub fn code(self) -> &'static str {
-        CATALOGUES[self.0].0
+        CATALOGUES[self.0].code
     }
 
     /// The texts of the mails.
@@ -72,7 +88,7 @@ impl Language {
 
     fn part(self, name: &str) -> &'static Table {
         static NOTHING: LazyLock<Table> = LazyLock::new(Table::new);
-        let part = CATALOGUES[self.0].1.get(name);
+        let part = CATALOGUES[self.0].texts().get(name);
         part.and_then(Value::as_table).unwrap_or(&NOTHING)
     }
 }

@@ -5,7 +5,7 @@ use std::io::Write as _;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::sync::{Mutex, PoisonError};
 
-use jiff::Zoned;
+use jiff::Timestamp;
 use log::{Level, LevelFilter, Log, Metadata, Record, warn};
 use syslog::{Facility, Formatter3164, LoggerBackend};
 
@@ -101,7 +101,8 @@ impl Log for Logger {
 
 impl Logger {
     fn stamped(&self, line: &str) -> String {
-        let now = Zoned::now().strftime("%Y-%m-%dT%H:%M:%S%.6f%:z");
+        let now = Timestamp::now().to_zoned(crate::text::local_zone());
+        let now = now.strftime("%Y-%m-%dT%H:%M:%S%.6f%:z");
         format!("{now} {}[{}]: {line}\n", self.program, std::process::id())
     }
 }

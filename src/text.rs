@@ -2,6 +2,8 @@
 //!
 //! Apart because mail, page and log need the same rule; escaping for HTML is left to the template engine.
 
+use std::sync::OnceLock;
+
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
@@ -43,13 +45,30 @@ pub fn readable(text: &str, max: usize) -> String {
     cut
 }
 
+/// The time zone of this system, as it was when this process first asked.
+///
+/// jiff's own way looks through all of the time zone database for the *name* of the zone, which is of no use here: that
+/// is a hundred system calls in each run of the hook. A `TZ` in the environment is left to it.
+pub fn local_zone() -> TimeZone {
+    static ZONE: OnceLock<TimeZone> = OnceLock::new();
+    let read = || {
+        if std::env::var_os("TZ").is_some() {
+            return None;
+        }
+        let rules = std::fs::read("/etc/localtime").ok()?;
+        TimeZone::tzif("", &rules).ok()
+    };
+    ZONE.get_or_init(|| read().unwrap_or_else(TimeZone::system))
+        .clone()
+}
+
 /// A moment as people read it, in the time zone of this system.
 pub fn moment(seconds: i64) -> String {
     let Ok(timestamp) = Timestamp::from_second(seconds) else {
         return String::new();
     };
     timestamp
-        .to_zoned(TimeZone::system())
+        .to_zoned(local_zone())
         .strftime("%A, %-d %B %Y, %H:%M (%Z)")
         .to_string()
 }

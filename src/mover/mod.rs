@@ -40,6 +40,7 @@ pub use desk::{Desk, DeskError};
 pub use engine::{Engine, Progress};
 pub use lookout::Lookout;
 pub use supervise::Supervisor;
+pub use sweep::Sweep;
 
 /// Why a move did not come to its end. Whatever it is, the decision is recorded and the move is tried again.
 #[derive(Debug, thiserror::Error)]

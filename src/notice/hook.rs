@@ -121,7 +121,7 @@ fn receive(arguments: &Arguments) -> Result<(), Trouble> {
         .take(MAX_NOTICE)
         .read_to_end(&mut raw)
         .map_err(Trouble::Input)?;
-    let store = Store::open(&config.store.path, false)?;
+    let store = Store::open_lazy(&config.store.path)?;
     let id = &arguments.queue_id;
     let odd = |why: String| {
         warn!(
@@ -129,6 +129,7 @@ fn receive(arguments: &Arguments) -> Result<(), Trouble> {
         );
         store
             .keep_odd_notice(id.as_str(), &why, &raw)
+            .and_then(|()| store.sync())
             .map_err(Trouble::from)
     };
     let delivery = Delivery {
@@ -158,6 +159,8 @@ fn receive(arguments: &Arguments) -> Result<(), Trouble> {
         return Ok(());
     }
     let case = open(&store, &config, &notice)?;
+    // Before anybody is told: a link must not be to a case that a power failure takes away again.
+    store.sync()?;
     fail_point!("hook::recorded");
     write_to_sender(&store, &config, case)
 }
@@ -219,20 +222,18 @@ fn write_to_sender(store: &Store, config: &Config, id: CaseId) -> Result<(), Tro
     }
     let writer = Writer::new(store, config)?;
     match writer.tell(sender, &case, || fail_point!("hook::claimed")) {
-        Ok(Told::Sent) => Ok(()),
-        Ok(Told::Nothing) => {
-            info!("{queue_id}: from=<{sender}>, was told before");
-            Ok(())
-        }
+        // That it was, may be forgotten in a power failure: at most it is told twice.
+        Ok(Told::Sent) => return Ok(()),
+        Ok(Told::Nothing) => info!("{queue_id}: from=<{sender}>, was told before"),
         Ok(Told::NotNow(why)) => {
             info!("{queue_id}: from=<{sender}>, is told later: {why}");
-            writer.raise_ceiling(sender, why).map_err(Trouble::from)
+            writer.raise_ceiling(sender, why)?;
         }
-        Ok(Told::Elsewhere) => Err(Trouble::Elsewhere),
+        Ok(Told::Elsewhere) => return Err(Trouble::Elsewhere),
         Err(error) if error.is_permanent() => {
             error!("{queue_id}: from=<{sender}>, the sender can't be told: {error}");
-            Ok(())
         }
-        Err(error) => Err(error.into()),
+        Err(error) => return Err(error.into()),
     }
+    store.sync().map_err(Trouble::from)
 }

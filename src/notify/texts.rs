@@ -7,10 +7,10 @@ use std::collections::BTreeMap;
 use std::sync::OnceLock;
 
 use jiff::Timestamp;
-use jiff::tz::TimeZone;
 
 use crate::case::Failure;
 use crate::language::Language;
+use crate::text::local_zone;
 
 /// The texts of one language.
 #[derive(Debug, Default)]
@@ -36,12 +36,12 @@ pub enum TextError {
 }
 
 impl Texts {
-    /// The texts of a language, read once in the life of this process.
+    /// The texts of a language, read once in the life of this process, and only if they are asked for.
     pub fn of(language: Language) -> &'static Self {
-        static ALL: OnceLock<Vec<Texts>> = OnceLock::new();
-        let all = ALL.get_or_init(|| Language::all().map(Self::read).collect());
+        static ALL: OnceLock<Vec<OnceLock<Texts>>> = OnceLock::new();
+        let all = ALL.get_or_init(|| Language::all().map(|_| OnceLock::new()).collect());
         let place = Language::all().position(|one| one == language);
-        &all[place.unwrap_or(0)]
+        all[place.unwrap_or(0)].get_or_init(|| Self::read(language))
     }
 
     fn read(language: Language) -> Self {
@@ -116,7 +116,7 @@ impl Texts {
     pub fn moment(&self, seconds: i64) -> Result<String, TextError> {
         let zoned = Timestamp::from_second(seconds)
             .unwrap_or_default()
-            .to_zoned(TimeZone::system());
+            .to_zoned(local_zone());
         let of = |list: &str, place: i8| {
             let items = self.lists.get(list);
             items
@@ -193,7 +193,7 @@ mod tests {
                 .moment(1_795_000_000)
                 .unwrap()
         };
-        let zone = TimeZone::system();
+        let zone = local_zone();
         let zoned = Timestamp::from_second(1_795_000_000)
             .unwrap()
             .to_zoned(zone);

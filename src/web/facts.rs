@@ -4,10 +4,10 @@
 //! Apart from `protocol`, which is about questions and answers. Everything here is bounded: a page, not a mailbox.
 
 use jiff::Timestamp;
-use jiff::tz::TimeZone;
 use serde::{Deserialize, Serialize};
 
 use crate::case::{Action, Failure, Outcome, Passage, RecipientState, Scope};
+use crate::text::local_zone;
 
 /// Messages on one page of a sender.
 pub const PAGE_MESSAGES: usize = 50;
@@ -32,7 +32,7 @@ impl Moment {
     /// In the time zone of this system. A moment beyond all calendars is shown as the beginning of Unix time.
     pub fn local(seconds: i64) -> Self {
         let timestamp = Timestamp::from_second(seconds).unwrap_or(Timestamp::UNIX_EPOCH);
-        let zone = TimeZone::system();
+        let zone = local_zone();
         let info = zone.to_offset_info(timestamp);
         Self {
             seconds: timestamp.as_second(),

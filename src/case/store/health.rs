@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
-use super::{BUSY_TIMEOUT, STEPS, Store, StoreError, now_ms};
+use super::{STEPS, Store, StoreError, now_ms, wait_for_others};
 
 /// How long a look at every page may take.
 const LOOK: Duration = Duration::from_secs(3);
@@ -73,8 +73,8 @@ impl Store {
         let connection =
             Connection::open_with_flags(path, flags).map_err(fault("cannot open the database"))?;
         connection
-            .busy_timeout(BUSY_TIMEOUT)
-            .map_err(fault("cannot set the busy timeout"))?;
+            .busy_handler(Some(wait_for_others))
+            .map_err(fault("cannot set the busy handler"))?;
         let found: i64 = connection
             .pragma_query_value(None, "user_version", |row| row.get(0))
             .map_err(fault("cannot read the database"))?;

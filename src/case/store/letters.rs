@@ -165,9 +165,9 @@ impl Store {
         to: &Address,
         receipt: &Receipt,
     ) -> Result<(), StoreError> {
-        self.with("cannot relax synchronous", |connection| {
-            connection.pragma_update(None, "synchronous", "NORMAL")
-        })?;
+        if !self.lazy {
+            self.synchronous("NORMAL")?;
+        }
         let result = self.write("cannot record a mail", |tx| {
             let now = now_ms();
             tx.prepare_cached("UPDATE letters SET sent_at = ?2 WHERE id = ?1")?
@@ -193,9 +193,9 @@ impl Store {
             }
             Ok(())
         });
-        self.with("cannot restore synchronous", |connection| {
-            connection.pragma_update(None, "synchronous", "FULL")
-        })?;
+        if !self.lazy {
+            self.synchronous("FULL")?;
+        }
         result
     }
 

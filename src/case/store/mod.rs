@@ -1,7 +1,8 @@
 //! The store: one SQLite database, shared by many short-lived `posttls-pipe` and the mover. All SQL is in this module.
 //!
 //! Write-ahead log, so that readers never wait; full synchronous, so that a decision that was confirmed survives a
-//! power failure. Every change of several rows is one transaction that takes the write lock at once (`IMMEDIATE`), so
+//! power failure. The hook alone commits without waiting for the disk and then waits once, outside of any transaction
+//! ([`Store::open_lazy`]): eight hooks at work would otherwise queue up for the disk, one behind the other. Every change of several rows is one transaction that takes the write lock at once (`IMMEDIATE`), so
 //! that no transaction has to be given up half-way.
 
 mod admission;
@@ -56,8 +57,11 @@ pub use statistics::{DomainCount, Moment, Statistics};
 
 use opened::Opened;
 
-/// How long a statement waits for another process's transaction.
-const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
+/// How often a statement asks whether another process's transaction is over, and the pauses between: some ten seconds.
+/// SQLite's own pauses grow to 100 ms, and the transactions here last less than one.
+const BUSY_TRIES: i32 = 9_000;
+const BUSY_FIRST: (i32, Duration) = (20, Duration::from_micros(200));
+const BUSY_PAUSE: Duration = Duration::from_millis(1);
 
 /// Of each odd notice, and odd notices altogether.
 const ODD_NOTICE_OCTETS: usize = 64 * 1024;
@@ -66,6 +70,7 @@ const ODD_NOTICES: i64 = 100;
 const STEPS: &[M<'static>] = &[
     M::up(include_str!("schema.sql")),
     M::up(include_str!("life.sql")),
+    M::up(include_str!("growth.sql")),
 ];
 static MIGRATIONS: Migrations<'static> = Migrations::from_slice(STEPS);
 
@@ -75,6 +80,8 @@ pub struct Store {
     opened: Mutex<Opened>,
     /// For reading while a writer waits with the other one for another process; opened when first needed.
     aside: Mutex<Option<Opened>>,
+    /// Do commits not wait for the disk?
+    lazy: bool,
 }
 
 /// What went wrong with the store.
@@ -108,6 +115,14 @@ pub enum StoreError {
         /// The database.
         path: PathBuf,
     },
+    /// What was committed could not be written to disk.
+    #[error("{path}: what was recorded cannot be written to disk: {source}")]
+    Disk {
+        /// The database.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
     /// The schema could not be brought up to date.
     #[error("{path}: cannot bring the database up to date: {source}; is it from a newer PostTLS?")]
     Migration {
@@ -137,6 +152,12 @@ fn hint(error: &rusqlite::Error) -> &'static str {
     }
 }
 
+fn wait_for_others(tries: i32) -> bool {
+    let (first, pause) = BUSY_FIRST;
+    std::thread::sleep(if tries < first { pause } else { BUSY_PAUSE });
+    tries < BUSY_TRIES
+}
+
 /// Now, in Unix milliseconds.
 pub fn now_ms() -> i64 {
     jiff::Timestamp::now().as_millisecond()
@@ -155,6 +176,42 @@ impl Store {
             path: path.to_owned(),
             opened: Mutex::new(Opened::new(connection, path)),
             aside: Mutex::default(),
+            lazy: false,
+        })
+    }
+
+    /// As [`Store::open`], for one who calls [`Store::sync`] before anybody relies on what was recorded.
+    ///
+    /// # Errors
+    /// When it can't be opened or brought up to date.
+    pub fn open_lazy(path: &Path) -> Result<Self, StoreError> {
+        let mut store = Self::open(path, false)?;
+        store.lazy = true;
+        store.synchronous("NORMAL")?;
+        Ok(store)
+    }
+
+    /// Returns when everything that was committed until now, by whomever, survives a power failure.
+    ///
+    /// What is committed is in the write-ahead log; SQLite syncs that itself before it takes anything out of it, and the
+    /// database after. So this need not know which of it is still there. It is no transaction, and nobody waits for it.
+    ///
+    /// # Errors
+    /// When the disk fails.
+    pub fn sync(&self) -> Result<(), StoreError> {
+        let mut log = self.path.clone().into_os_string();
+        log.push("-wal");
+        std::fs::File::open(&log)
+            .and_then(|log| log.sync_data())
+            .map_err(|source| StoreError::Disk {
+                path: self.path.clone(),
+                source,
+            })
+    }
+
+    fn synchronous(&self, how: &'static str) -> Result<(), StoreError> {
+        self.with("cannot set synchronous", |connection| {
+            connection.pragma_update(None, "synchronous", how)
         })
     }
 
@@ -293,8 +350,8 @@ fn connect(path: &Path, create: bool) -> Result<Connection, StoreError> {
     let mut connection =
         Connection::open_with_flags(path, flags).map_err(fault("cannot open the database"))?;
     connection
-        .busy_timeout(BUSY_TIMEOUT)
-        .map_err(fault("cannot set the busy timeout"))?;
+        .busy_handler(Some(wait_for_others))
+        .map_err(fault("cannot set the busy handler"))?;
     // The database belongs to an unprivileged user, and root opens it: nothing in it may run code or break it.
     for (option, on) in [
         (DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true),

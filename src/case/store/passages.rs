@@ -59,8 +59,8 @@ impl Store {
                      WHERE m.copy_name IS NOT NULL AND m.step IN ('marked', 'requeued')
                      UNION
                      SELECT m.copy_name, m.case_id FROM recipients r
-                     JOIN move_recipients mr ON mr.recipient_id = r.id AND mr.outcome = 'released'
-                     JOIN moves m ON m.id = mr.move_id
+                     CROSS JOIN move_recipients mr ON mr.recipient_id = r.id AND mr.outcome = 'released'
+                     CROSS JOIN moves m ON m.id = mr.move_id
                      WHERE r.state = 'released' AND (r.passage IS NULL OR r.passage = 'deferred')
                      AND (r.passage = 'deferred' OR r.passage_at IS NULL) AND m.copy_name IS NOT NULL",
                 )?

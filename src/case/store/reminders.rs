@@ -16,7 +16,8 @@ impl Store {
         self.read("cannot look for reminders", |connection| {
             connection
                 .prepare_cached(
-                    "SELECT DISTINCT sender FROM cases WHERE remind_at <= ?1 AND sender <> ''",
+                    "SELECT DISTINCT sender FROM cases INDEXED BY cases_to_remind
+                     WHERE remind_at <= ?1 AND sender <> ''",
                 )?
                 .query_map([now], |row| row.get(0))?
                 .collect()

@@ -12,7 +12,7 @@ mod judge;
 mod travel;
 mod wait;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::mem::MaybeUninit;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
@@ -73,7 +73,7 @@ pub struct Lookout {
 struct State {
     watched: HashMap<i32, Arc<Watched>>,
     /// Those of which something was seen that is not recorded yet.
-    changed: Vec<i32>,
+    changed: BTreeSet<i32>,
     by_name: HashMap<(Side, QueueId), i32>,
     log_directories: HashMap<i32, (Side, Log)>,
     known_directories: HashSet<PathBuf>,
@@ -215,7 +215,7 @@ impl Lookout {
                         "{}: what became of its recipients could not be recorded: {error}",
                         watched.id
                     );
-                    self.lock().changed.push(wd);
+                    self.lock().changed.insert(wd);
                     well = false;
                 }
                 Err(LookError::File(error)) => {
@@ -254,9 +254,7 @@ impl State {
             if what.contains(ReadFlags::MOVE_SELF) {
                 watched.changes_queues();
             }
-            if !self.changed.contains(&wd) {
-                self.changed.push(wd);
-            }
+            self.changed.insert(wd);
         }
     }
 }
