@@ -63,6 +63,9 @@ pub enum QueueFileError {
     /// Followed once already.
     #[error("the pointer at offset {0} was followed before: the file has a loop")]
     Loop(u64),
+    /// Pointers lead twice to the same octets: a mark in one record would change another one.
+    #[error("the records from offset {0} on overlap others: a pointer leads into the middle of something")]
+    Overlap(u64),
     /// Without it the file is not one of Postfix's.
     #[error("the queue file has no {0:?} record")]
     Missing(char),
@@ -170,7 +173,7 @@ impl QueueFile {
                     }
                     allowed = IN_EXTRACTED;
                 }
-                b'E' => return parts.complete(size),
+                b'E' => return parts.complete(size, reader.position()),
                 _ => parts.take(record)?,
             }
         }
