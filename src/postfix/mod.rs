@@ -1,5 +1,6 @@
 //! Everything that knows Postfix.
 
+mod content;
 mod defer_log;
 pub mod domains;
 mod envelope;
@@ -15,6 +16,7 @@ mod record;
 pub mod settings;
 pub mod user;
 
+pub use content::check_content;
 pub use defer_log::{Deferral, Log, deferrals};
 pub use header::header;
 pub use instance::Instance;

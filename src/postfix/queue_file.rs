@@ -64,7 +64,9 @@ pub enum QueueFileError {
     #[error("the pointer at offset {0} was followed before: the file has a loop")]
     Loop(u64),
     /// Pointers lead twice to the same octets: a mark in one record would change another one.
-    #[error("the records from offset {0} on overlap others: a pointer leads into the middle of something")]
+    #[error(
+        "the records from offset {0} on overlap others: a pointer leads into the middle of something"
+    )]
     Overlap(u64),
     /// Without it the file is not one of Postfix's.
     #[error("the queue file has no {0:?} record")]
