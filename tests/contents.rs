@@ -8,7 +8,7 @@ use std::os::unix::fs::FileExt as _;
 
 use common::Stage;
 use common::remote::as_sent;
-use posttls::postfix::QueueFile;
+use posttls::postfix::{Queue, QueueFile};
 use posttls::sandbox::{Instance, Mail};
 
 /// Submits a mail, releases all its recipients and waits until everything has left.
@@ -182,11 +182,13 @@ fn a_damaged_queue_file_is_named_and_left_alone_and_moves_once_it_is_mended() {
     let ids: Vec<String> = (0..DAMAGED)
         .map(|number| stage.send(&recipients, &format!("damaged{number}")))
         .collect();
+    let encrypt = stage.sandbox.config_dir(Instance::Encrypt);
+    let encrypt = posttls::postfix::Instance::load(&encrypt).expect("an instance");
     let mut whole = Vec::new();
     for (number, id) in ids.iter().enumerate() {
         let link = stage.case_link(id);
         stage.in_queue(id, "deferred");
-        let path = stage.queue_file(Instance::Encrypt, "deferred", id);
+        let path = encrypt.path(Queue::Deferred, &id.parse().expect("a queue ID"));
         let good = fs::read(&path).expect("a queue file");
         let changed = |at: usize| {
             let mut octets = good.clone();

@@ -6,7 +6,7 @@ cd "$(dirname "$0")/.."
 . tests/prepare.sh
 need_root "./tests/run.sh $*"
 need_cargo
-need_packages postfix openssl gcc libc6-dev chromium
+need_packages postfix openssl gcc g++ libc6-dev chromium
 export INSTA_UPDATE=no CARGO_TERM_COLOR=never
 if cargo fmt --version >/dev/null 2>&1; then cargo fmt --check; else echo "rustfmt is not installed: formatting not checked"; fi
 if cargo clippy --version >/dev/null 2>&1; then
@@ -21,4 +21,6 @@ status=0
 tail -n 1 "$output" | grep -q '^cargo test failed$' && status=1
 awk '/^test result:/ { passed += $4; failed += $6; skipped += $8 }
      END { printf "%d passed, %d failed, %d skipped\n", passed, failed, skipped; exit passed == 0 || failed > 0 }' "$output" || status=1
+# A choice of tests is not about these.
+[ $# -gt 0 ] || tests/fuzz/run --seconds 5 || status=1
 exit $status

@@ -305,6 +305,11 @@ mod tests {
             ),
             (file(0, &[pointer(here)], &[], b""), "the file has a loop"),
             (file(0, &[pointer(9999)], &[], b""), "leads to 9999"),
+            // Into the data of the record before, where a recipient seems to stand.
+            (
+                file(1, &[record('F', b"R\x03a@b"), pointer(here + 2 - 17)], &[], b""),
+                "overlap others",
+            ),
             (
                 file(0, &[record('p', b"-1")], &[], b""),
                 "the 'p' record at offset 101 is malformed",
