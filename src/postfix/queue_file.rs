@@ -282,6 +282,9 @@ mod tests {
     fn what_is_not_understood_is_named() {
         let pointer = |to: usize| record('p', format!("{to:15}").as_bytes());
         let here = 81 + 15 + 5;
+        // A record in whose data another one stands, and a pointer to behind the one that follows.
+        let hidden = [record('R', b"a@b"), pointer(here + 2 + 22 + 17)].concat();
+        let hides_a_recipient = record('F', &hidden);
         for (bytes, expected) in [
             (
                 file(2, &[record('R', b"c@b")], &[], b""),
@@ -305,9 +308,8 @@ mod tests {
             ),
             (file(0, &[pointer(here)], &[], b""), "the file has a loop"),
             (file(0, &[pointer(9999)], &[], b""), "leads to 9999"),
-            // Into the data of the record before, where a recipient seems to stand.
             (
-                file(1, &[record('F', b"R\x03a@b"), pointer(here + 2 - 17)], &[], b""),
+                file(1, &[hides_a_recipient, pointer(here + 2)], &[], b""),
                 "overlap others",
             ),
             (

@@ -8,7 +8,7 @@ use std::os::unix::fs::FileExt as _;
 
 use libfuzzer_sys::fuzz_target;
 use posttls::notice::original;
-use posttls::postfix::{QueueFile, Recipient, RecipientState, header, mark_done};
+use posttls::postfix::{QueueFile, Recipient, RecipientState, check_content, header, mark_done};
 
 /// Postfix marks and PostTLS marks in a file; so a file it is, without a name.
 fn scratch() -> File {
@@ -38,6 +38,7 @@ fuzz_target!(|octets: &[u8]| {
         assert!(text.len() <= (512 << 10) + 1);
         let _ = original(&text);
     }
+    let _ = check_content(Cursor::new(octets), &found.size);
     SCRATCH.with_borrow(|file| marking(octets, &found, file));
 });
 
