@@ -22,23 +22,36 @@
 #![forbid(unsafe_code)]
 
 pub mod address;
+#[cfg(feature = "programs")]
 pub mod admin;
 pub mod case;
+#[cfg(feature = "programs")]
 pub mod config;
+#[cfg(feature = "programs")]
 pub mod confine;
+#[cfg(feature = "programs")]
 pub mod courier;
 pub mod domain;
+#[cfg(feature = "programs")]
 pub mod ear;
+#[cfg(feature = "programs")]
 pub mod exit;
+#[cfg(feature = "programs")]
 pub mod httpd;
+#[cfg(feature = "programs")]
 pub mod intake;
+#[cfg(feature = "programs")]
 pub mod language;
 pub mod link;
+#[cfg(feature = "programs")]
 pub mod logging;
+#[cfg(feature = "programs")]
 pub mod mover;
 pub mod notice;
+#[cfg(feature = "programs")]
 pub mod notify;
 pub mod postfix;
+#[cfg(feature = "programs")]
 pub mod sandbox;
 pub mod text;
 pub mod web;

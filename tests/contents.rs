@@ -2,8 +2,13 @@
 
 mod common;
 
+use std::fs::{self, File, FileTimes};
+use std::io::Cursor;
+use std::os::unix::fs::FileExt as _;
+
 use common::Stage;
 use common::remote::as_sent;
+use posttls::postfix::{Queue, QueueFile};
 use posttls::sandbox::{Instance, Mail};
 
 /// Submits a mail, releases all its recipients and waits until everything has left.
@@ -145,4 +150,79 @@ fn internationalized_mail_arrives() {
         assert!(mail[0].contains(&wanted.to_owned()), "{mail:?}");
     }
     assert_eq!(stage.attempts("bücher@plain.test"), 1);
+}
+
+/// Messages whose queue files are damaged, each in another place.
+const DAMAGED: usize = 24;
+
+/// Changes one octet of a file that nobody works on. The time stays: it tells the queue manager when to try again.
+fn put(path: &std::path::Path, octets: &[u8]) {
+    let file = File::options()
+        .write(true)
+        .open(path)
+        .expect("a queue file");
+    let time = file
+        .metadata()
+        .and_then(|data| data.modified())
+        .expect("a time");
+    file.write_all_at(octets, 0).expect("a queue file");
+    file.set_times(FileTimes::new().set_modified(time))
+        .expect("a time");
+}
+
+/// Of the other damages some show only while the message is on hold, where it is for a moment.
+fn is_readable(octets: &[u8]) -> bool {
+    QueueFile::read(Cursor::new(octets)).is_ok()
+}
+
+#[test]
+fn a_damaged_queue_file_is_named_and_left_alone_and_moves_once_it_is_mended() {
+    let stage = Stage::new();
+    let recipients = ["bob@plain.test", "ann@plain.test"];
+    let ids: Vec<String> = (0..DAMAGED)
+        .map(|number| stage.send(&recipients, &format!("damaged{number}")))
+        .collect();
+    let encrypt = stage.sandbox.config_dir(Instance::Encrypt);
+    let encrypt = posttls::postfix::Instance::load(&encrypt).expect("an instance");
+    let mut whole = Vec::new();
+    for (number, id) in ids.iter().enumerate() {
+        let link = stage.case_link(id);
+        stage.in_queue(id, "deferred");
+        let path = encrypt.path(Queue::Deferred, &id.parse().expect("a queue ID"));
+        let good = fs::read(&path).expect("a queue file");
+        let changed = |at: usize| {
+            let mut octets = good.clone();
+            octets[at] ^= 0xff;
+            octets
+        };
+        let fatal: Vec<usize> = (0..good.len())
+            .filter(|at| !is_readable(&changed(*at)))
+            .collect();
+        let damaged = changed(fatal[fatal.len() * number / DAMAGED]);
+        put(&path, &damaged);
+        let page = stage.post(&link, "action=send&recipient=bob%40plain.test");
+        assert_eq!(page.status, 200, "{}", page.body);
+        let named = |line: &str| {
+            line.contains(&format!("{id}: /")) && line.contains("look at it with postcat")
+        };
+        assert!(stage.log().lines().any(named), "{}", stage.log());
+        stage.in_queue(id, "deferred");
+        assert_eq!(fs::read(&path).expect("a queue file"), damaged);
+        whole.push((path, good));
+    }
+    assert!(stage.arrivals("bob@plain.test").is_empty());
+    assert!(
+        stage
+            .sandbox
+            .queue(Instance::May)
+            .values()
+            .all(Vec::is_empty)
+    );
+    for (path, good) in &whole {
+        put(path, good);
+    }
+    stage.wait("what was decided to be done", || {
+        (stage.arrivals("bob@plain.test").len() == DAMAGED).then_some(())
+    });
+    assert!(stage.arrivals("ann@plain.test").is_empty());
 }

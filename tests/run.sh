@@ -6,7 +6,7 @@ cd "$(dirname "$0")/.."
 . tests/prepare.sh
 need_root "./tests/run.sh $*"
 need_cargo
-need_packages postfix openssl gcc libc6-dev chromium nginx-light
+need_packages postfix openssl gcc g++ libc6-dev chromium nginx-light
 export INSTA_UPDATE=no CARGO_TERM_COLOR=never
 
 # Test programs that run at once. They mostly wait (for Postfix, for time to pass), so there is room for more than cores.
@@ -50,4 +50,6 @@ status=0
 if grep -h '^test program failed' "$logs"/*.log; then status=1; fi
 awk '/^test result:/ { passed += $4; failed += $6; skipped += $8 }
      END { printf "%d passed, %d failed, %d skipped\n", passed, failed, skipped; exit passed == 0 || failed > 0 }' "$logs"/*.log || status=1
+# A choice of tests is not about these.
+[ $# -gt 0 ] || tests/fuzz/run --seconds 5 || status=1
 exit $status

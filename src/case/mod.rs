@@ -1,8 +1,10 @@
 //! What PostTLS knows: cases, their states, the policy on what may be offered, and the store.
 
 pub mod alert;
+#[cfg(feature = "programs")]
 pub mod policy;
 mod state;
+#[cfg(feature = "programs")]
 pub mod store;
 
 use std::fmt;

@@ -12,7 +12,9 @@ use rustix::fs::{FlockOperation, OFlags, flock};
 use super::{MoveError, Sighting};
 use crate::address::Address;
 use crate::case::MessageKey;
-use crate::postfix::{Instance, Queue, QueueFile, QueueId, Recipient, RecipientState};
+use crate::postfix::{
+    Instance, Queue, QueueFile, QueueId, Recipient, RecipientState, check_content,
+};
 
 /// Between two looks at a message that a delivery is using.
 const PAUSE: Duration = Duration::from_millis(20);
@@ -38,6 +40,47 @@ impl Source {
     pub fn is_still_there(&self) -> bool {
         let (ours, there) = (self.file.metadata(), std::fs::symlink_metadata(&self.path));
         matches!((ours, there), (Ok(ours), Ok(there)) if ours.ino() == there.ino() && ours.dev() == there.dev())
+    }
+
+    /// Refuses what must not be moved: a message that goes elsewhere than its recipients say, one whose content nobody
+    /// could read, and one that lacks the record of a recipient which it had when it was deferred.
+    ///
+    /// # Errors
+    /// [`MoveError::Unsafe`] or [`MoveError::Damaged`].
+    pub fn refuse_unsafe<'a>(
+        &self,
+        key: &MessageKey,
+        known: impl IntoIterator<Item = &'a Address>,
+    ) -> Result<(), MoveError> {
+        // Where such a message goes would be decided otherwise in the may instance.
+        let elsewhere = [
+            ("redirected", &self.content.redirect),
+            ("to pass a content filter", &self.content.filter),
+        ];
+        let elsewhere = elsewhere.iter().find(|(_, target)| target.is_some());
+        let why = match elsewhere {
+            Some((what, _)) => Some(format!("the message is {what}")),
+            // Postfix changes the state of a record, and never its address: one of them is damaged, perhaps into the
+            // address of another recipient.
+            None => known
+                .into_iter()
+                .find(|address| records(&self.content, address).is_empty())
+                .map(|address| {
+                    format!("there is no record in it of <{address}>, whom it was deferred for")
+                }),
+        };
+        if let Some(why) = why {
+            return Err(MoveError::Unsafe {
+                queue_id: key.queue_id.clone(),
+                path: self.path.clone(),
+                why,
+            });
+        }
+        check_content(&self.file, &self.content.size).map_err(|source| MoveError::Damaged {
+            queue_id: key.queue_id.clone(),
+            path: self.path.clone(),
+            source,
+        })
     }
 
     /// Offsets of the records of `address` that wait for delivery, and whether there are others that are done.

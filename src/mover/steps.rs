@@ -132,20 +132,8 @@ impl Steps<'_> {
         if !source.is_message(self.key) {
             return Ok(Prepared::Gone);
         }
-        // Where such a message goes is not decided by its recipients, and would be decided otherwise in the may instance.
-        let elsewhere = [
-            ("redirected", &source.content.redirect),
-            ("to pass a content filter", &source.content.filter),
-        ];
-        if let Some((what, _)) = elsewhere.iter().find(|(_, target)| target.is_some()) {
-            let (queue_id, path) = (self.key.queue_id.clone(), source.path.clone());
-            let why = format!("the message is {what}");
-            return Err(MoveError::Unsafe {
-                queue_id,
-                path,
-                why,
-            });
-        }
+        let known = self.store.recipients(journal.case)?;
+        source.refuse_unsafe(self.key, known.iter().map(|one| &one.address))?;
         let recipients = journal.recipients.iter();
         let outcomes: Outcomes = recipients
             .map(|one| (one.id, outcome_of(&source, one)))
@@ -352,3 +340,7 @@ fn offsets_of(source: &Source, journal: &Move, outcomes: &Outcomes, wanted: Outc
         .flat_map(|one| source.records_of(&one.address).0)
         .collect()
 }
+
+#[cfg(test)]
+#[path = "damage_tests.rs"]
+mod damage_tests;

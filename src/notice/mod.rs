@@ -10,6 +10,7 @@ pub const DOMAIN: &str = "posttls.invalid";
 
 mod classify;
 mod fields;
+#[cfg(feature = "programs")]
 pub mod hook;
 pub mod origin;
 mod parse;

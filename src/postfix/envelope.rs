@@ -4,6 +4,7 @@
 
 use std::collections::HashSet;
 use std::io::{Read, Seek};
+use std::ops::Range;
 
 use super::queue_file::{
     MAX_RECIPIENTS, QueueFile, QueueFileError, Recipient, RecipientState, Size,
@@ -22,6 +23,9 @@ pub(super) struct Envelope {
     warn: Option<i64>,
     next: Next,
     followed: HashSet<u64>,
+    /// What was read in one piece, from a pointer's target to the end of the next pointer.
+    pieces: Vec<Range<u64>>,
+    piece_start: u64,
 }
 
 #[derive(Default)]
@@ -36,7 +40,7 @@ impl Envelope {
     pub fn follow<F: Read + Seek>(
         &mut self,
         record: &Record,
-        content: &std::ops::Range<u64>,
+        content: &Range<u64>,
         reader: &mut RecordReader<F>,
     ) -> Result<(), QueueFileError> {
         let target = number(&record.data).ok_or_else(|| record.malformed())?;
@@ -49,6 +53,8 @@ impl Envelope {
         if !self.followed.insert(record.offset) {
             return Err(QueueFileError::Loop(record.offset));
         }
+        self.pieces.push(self.piece_start..reader.position());
+        self.piece_start = target;
         Ok(reader.go_to(target)?)
     }
 
@@ -128,7 +134,13 @@ impl Envelope {
         Ok(())
     }
 
-    pub fn complete(self, size: Size) -> Result<QueueFile, QueueFileError> {
+    /// After the last record, which ends at `end`.
+    pub fn complete(mut self, size: Size, end: u64) -> Result<QueueFile, QueueFileError> {
+        self.pieces.push(self.piece_start..end);
+        self.pieces.sort_unstable_by_key(|piece| piece.start);
+        if let Some(pair) = self.pieces.windows(2).find(|two| two[0].end > two[1].start) {
+            return Err(QueueFileError::Overlap(pair[1].start));
+        }
         let found = self.recipients.len() as u64;
         if found != size.recipients {
             return Err(QueueFileError::Count(size.recipients, found));

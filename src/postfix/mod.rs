@@ -1,6 +1,7 @@
 //! Everything that knows Postfix.
 
 mod command;
+mod content;
 mod defer_log;
 pub mod domains;
 mod envelope;
@@ -16,6 +17,7 @@ mod record;
 pub mod settings;
 pub mod user;
 
+pub use content::check_content;
 pub use defer_log::{Deferral, Log, deferrals};
 pub use header::header;
 pub use instance::Instance;

@@ -63,6 +63,11 @@ pub enum QueueFileError {
     /// Followed once already.
     #[error("the pointer at offset {0} was followed before: the file has a loop")]
     Loop(u64),
+    /// Pointers lead twice to the same octets: a mark in one record would change another one.
+    #[error(
+        "the records from offset {0} on overlap others: a pointer leads into the middle of something"
+    )]
+    Overlap(u64),
     /// Without it the file is not one of Postfix's.
     #[error("the queue file has no {0:?} record")]
     Missing(char),
@@ -170,7 +175,7 @@ impl QueueFile {
                     }
                     allowed = IN_EXTRACTED;
                 }
-                b'E' => return parts.complete(size),
+                b'E' => return parts.complete(size, reader.position()),
                 _ => parts.take(record)?,
             }
         }
@@ -277,6 +282,9 @@ mod tests {
     fn what_is_not_understood_is_named() {
         let pointer = |to: usize| record('p', format!("{to:15}").as_bytes());
         let here = 81 + 15 + 5;
+        // A record in whose data another one stands, and a pointer to behind the one that follows.
+        let hidden = [record('R', b"a@b"), pointer(here + 2 + 22 + 17)].concat();
+        let hides_a_recipient = record('F', &hidden);
         for (bytes, expected) in [
             (
                 file(2, &[record('R', b"c@b")], &[], b""),
@@ -300,6 +308,10 @@ mod tests {
             ),
             (file(0, &[pointer(here)], &[], b""), "the file has a loop"),
             (file(0, &[pointer(9999)], &[], b""), "leads to 9999"),
+            (
+                file(1, &[hides_a_recipient, pointer(here + 2)], &[], b""),
+                "overlap others",
+            ),
             (
                 file(0, &[record('p', b"-1")], &[], b""),
                 "the 'p' record at offset 101 is malformed",

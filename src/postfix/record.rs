@@ -43,6 +43,16 @@ pub struct Record {
     pub data: Vec<u8>,
 }
 
+/// How a record begins.
+pub(super) struct Head {
+    /// Where its type byte stands.
+    pub offset: u64,
+    /// Its type.
+    pub kind: u8,
+    /// Octets of its data.
+    pub length: u64,
+}
+
 /// Reads records from a position that can be moved.
 pub struct RecordReader<F> {
     file: BufReader<F>,
@@ -92,16 +102,36 @@ impl<F: Read + Seek> RecordReader<F> {
     /// # Errors
     /// [`RecordError`].
     pub fn read(&mut self) -> Result<Record, RecordError> {
+        let head = self.head()?;
+        self.data(head)
+    }
+
+    /// Reads type and length of the next record; [`Self::data`] or [`Self::pass_over`] must follow.
+    pub(super) fn head(&mut self) -> Result<Head, RecordError> {
         let offset = self.position;
         let kind = self.octet(offset)?;
         let length = self.record_length(offset)?;
         if length > MAX_RECORD {
             return Err(RecordError::TooLong(offset));
         }
-        let end = self.position + length;
-        if end > self.length {
+        if self.position + length > self.length {
             return Err(RecordError::Truncated(offset));
         }
+        Ok(Head {
+            offset,
+            kind,
+            length,
+        })
+    }
+
+    /// Reads the data of the record that begins with `head`.
+    pub(super) fn data(&mut self, head: Head) -> Result<Record, RecordError> {
+        let Head {
+            offset,
+            kind,
+            length,
+        } = head;
+        let end = self.position + length;
         self.total += end - offset;
         if self.total > MAX_TOTAL {
             return Err(RecordError::TooMuch);
@@ -113,6 +143,14 @@ impl<F: Read + Seek> RecordReader<F> {
             .map_err(|e| at_end(e, offset))?;
         self.position = end;
         Ok(Record { offset, kind, data })
+    }
+
+    /// Goes to the record behind the one that begins with `head`.
+    pub(super) fn pass_over(&mut self, head: &Head) -> Result<(), RecordError> {
+        let length = i64::try_from(head.length).map_err(|_| RecordError::TooLong(head.offset))?;
+        self.file.seek_relative(length)?;
+        self.position += head.length;
+        Ok(())
     }
 
     fn record_length(&mut self, offset: u64) -> Result<u64, RecordError> {

@@ -6,20 +6,32 @@
 //! on to tiny_http and `serve`; `guesses` counts unknown tokens. `child` is the process, `mover_link` its only way to the
 //! mover, and `privilege` proves before all that that there is nothing in the process worth taking over.
 
+#[cfg(feature = "programs")]
 pub mod child;
 pub mod facts;
 pub mod form;
+#[cfg(feature = "programs")]
 mod gate;
+#[cfg(feature = "programs")]
 pub mod guesses;
 pub mod inbox_form;
+#[cfg(feature = "programs")]
 pub mod language;
+#[cfg(feature = "programs")]
 pub mod mover_link;
+#[cfg(feature = "programs")]
 pub mod origin;
+#[cfg(feature = "programs")]
 pub mod pages;
+#[cfg(feature = "programs")]
 pub mod privilege;
 pub mod protocol;
+#[cfg(feature = "programs")]
 pub mod reply;
 pub mod routes;
+#[cfg(feature = "programs")]
 pub mod serve;
+#[cfg(feature = "programs")]
 mod view;
+#[cfg(feature = "programs")]
 mod view_inbox;
