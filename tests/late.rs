@@ -276,14 +276,14 @@ fn a_fault_on_our_side_that_comes_late_is_told_to_the_admin_and_to_no_sender() {
 #[test]
 fn a_reload_changes_how_often_the_sweep_looks() {
     let stage = Stage::with(|options| options.posttls_toml("[sweep]\nseconds = 3600\n"));
-    let (queue_id, _) = stage.stuck(&["bob@plain.test"], "reload");
-    stage.in_queue(&queue_id, "deferred");
-    stage.run("postsuper", Instance::Encrypt, &["-d", &queue_id]);
+    let queue_id = watched(&stage, &["bob@down.test"], "reload");
+    // Only the sweep reads that another failure has turned into one of TLS.
+    tried_again(&stage, &queue_id, "down.test", "plain.test");
     stage.configure("sweep", "seconds", "1");
     let pid = stage.sandbox.httpd_pid().expect("a daemon").to_string();
     let kill = std::process::Command::new("kill")
         .args(["-HUP", &pid])
         .status();
     assert!(kill.expect("kill").success());
-    closed(&stage, &queue_id, "gone");
+    stage.becomes(&queue_id, "bob@down.test", "open");
 }

@@ -35,11 +35,12 @@ pub(super) fn lay_out(options: &UpOptions, ports: &Ports, nonce: &str) -> Result
         id_of("group", &options.pipe_user.1)?,
     );
     let postfix = id_of("passwd", "postfix")?;
+    let postdrop = id_of("group", "postdrop")?;
     id_of("passwd", &options.web_user)?;
 
     make_dir(dir, 0o755, None)?;
     for instance in Instance::ALL {
-        make_dir(&spool(options, instance), 0o755, None)?;
+        make_spool(&spool(options, instance), postfix, postdrop)?;
     }
     check_traversable(options)?;
     for name in ["bin", "run", "data"] {
@@ -93,7 +94,30 @@ pub(super) fn lay_out(options: &UpOptions, ports: &Ports, nonce: &str) -> Result
         for (name, text) in files {
             write(&place.config.join(name), text, 0o644)?;
         }
-        check_silent(place.config)?;
+        if options.check {
+            check_silent(place.config)?;
+        }
+        // postfix-script(1) then leaves out what has just been done, and what an installation may need, but no sandbox.
+        write(&place.queue.join("quick-start"), "", 0o644)?;
+    }
+    Ok(())
+}
+
+/// The directories of a queue, with the owners and modes of Postfix's own list, postfix-files.
+fn make_spool(queue: &Path, postfix: u32, postdrop: u32) -> Result<(), SandboxError> {
+    make_dir(queue, 0o755, None)?;
+    make_dir(&queue.join("pid"), 0o755, None)?;
+    for name in [
+        "active", "bounce", "corrupt", "defer", "deferred", "flush", "hold", "incoming", "private",
+        "saved", "trace",
+    ] {
+        make_dir(&queue.join(name), 0o700, Some((postfix, 0)))?;
+    }
+    for (name, mode) in [("maildrop", 0o730), ("public", 0o710)] {
+        let directory = queue.join(name);
+        make_dir(&directory, mode, Some((postfix, postdrop)))?;
+        // A change of owner may take bits away.
+        fs::set_permissions(&directory, fs::Permissions::from_mode(mode)).at(&directory)?;
     }
     Ok(())
 }

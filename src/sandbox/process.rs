@@ -4,10 +4,11 @@ use std::fs;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::os::unix::process::CommandExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
+use rustix::fs::{FlockOperation, flock};
 use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 
 use super::SandboxError;
@@ -59,20 +60,48 @@ pub(super) fn postfix_tool(tool: &str, config: &Path) -> Command {
     command
 }
 
+/// How long a master may take to end, and how often it is looked at. (`postfix stop` looks once a second.)
+const STOPS: Duration = Duration::from_secs(5);
+const STOP_PAUSE: Duration = Duration::from_millis(10);
+
 /// Stops the instance configured in `config`, gently, then firmly. Nothing happens when it is not running.
 pub(super) fn stop_instance(config: &Path) -> Result<(), SandboxError> {
-    if !config.join("main.cf").is_file() || !is_running(config) {
+    let Some(lock) = lock_file(config) else {
         return Ok(());
+    };
+    let deadline = Instant::now() + STOPS;
+    let Some(master) = master(&lock) else {
+        return Ok(());
+    };
+    // Gone since is as good.
+    let _ = kill_process(master, Signal::TERM);
+    while Instant::now() < deadline {
+        if self::master(&lock).is_none() {
+            return Ok(());
+        }
+        std::thread::sleep(STOP_PAUSE);
     }
-    let stopped = run(postfix_tool("postfix", config).arg("stop"));
-    if is_running(config) {
-        return run(postfix_tool("postfix", config).arg("abort")).map(drop);
-    }
-    stopped.map(drop).or(Ok(()))
+    run(postfix_tool("postfix", config).arg("abort")).map(drop)
 }
 
-fn is_running(config: &Path) -> bool {
-    run(postfix_tool("postfix", config).arg("status")).is_ok()
+/// What the master of an instance has locked as long as it lives, below the queue directory that its main.cf names.
+fn lock_file(config: &Path) -> Option<PathBuf> {
+    let main = fs::read_to_string(config.join("main.cf")).ok()?;
+    let setting = main.lines().find_map(|line| {
+        let (name, value) = line.split_once('=')?;
+        (name.trim() == "queue_directory").then_some(value.trim())
+    });
+    Some(Path::new(setting?).join("pid/master.pid"))
+}
+
+/// The master that has locked `path`, if one has.
+fn master(path: &Path) -> Option<Pid> {
+    let file = fs::File::open(path).ok()?;
+    if flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok() {
+        return None;
+    }
+    let text = fs::read_to_string(path).ok()?;
+    Pid::from_raw(text.trim().parse().ok()?)
 }
 
 /// Starts `posttls-httpd`, its output going to `dir/httpd.out`, and waits until `port` answers HTTP.

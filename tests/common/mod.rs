@@ -49,7 +49,7 @@ impl Stage {
         let programs = Path::new(env!("CARGO_BIN_EXE_posttls"))
             .parent()
             .expect("a directory");
-        let options = change(UpOptions::new(dir.path()).bin_dir(programs));
+        let options = change(UpOptions::new(dir.path()).bin_dir(programs).check(false));
         let sandbox = sandbox::up(&options).unwrap_or_else(|error| panic!("{error}"));
         Self { sandbox, _dir: dir }
     }
@@ -286,12 +286,22 @@ pub fn request(method: &str, url: &str, form: &str) -> Answer {
 
 /// One HTTP request to a server that may not be there, or not be there any more.
 pub fn try_request(method: &str, url: &str, form: &str) -> std::io::Result<Answer> {
+    exchange(method, url, form, "")
+}
+
+/// One HTTP request as a reverse proxy forwards it from `client`.
+pub fn forward(client: &str, method: &str, url: &str, form: &str) -> Answer {
+    let header = format!("X-Forwarded-For: {client}\r\n");
+    exchange(method, url, form, &header).expect("posttls-httpd answers")
+}
+
+fn exchange(method: &str, url: &str, form: &str, header: &str) -> std::io::Result<Answer> {
     let rest = url.strip_prefix("http://").expect("an http URL");
     let (host, path) = rest.split_once('/').unwrap_or((rest, ""));
     let mut stream = TcpStream::connect(host)?;
     stream.set_read_timeout(Some(PATIENCE))?;
     let head = format!(
-        "{method} /{path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\nContent-Type: application/x-www-form-urlencoded\r\nContent-Length: {}\r\n\r\n{form}",
+        "{method} /{path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n{header}Content-Type: application/x-www-form-urlencoded\r\nContent-Length: {}\r\n\r\n{form}",
         form.len()
     );
     stream.write_all(head.as_bytes())?;

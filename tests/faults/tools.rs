@@ -68,23 +68,18 @@ impl Tools {
     }
 }
 
-fn stage_with_tools() -> (Stage, Tools, Tools) {
-    let mut tools = Vec::new();
-    let stage = Stage::with(|mut options: UpOptions| {
-        for instance in [Instance::Encrypt, Instance::May] {
-            let directory = options.dir.join(format!("tools-{instance}"));
-            tools.push(Tools::new(&directory));
-            let path = directory.display().to_string();
-            options = options.main_cf(instance, "command_directory", &path);
-        }
-        options
+fn stage_with_tools() -> (Stage, Tools) {
+    let mut tools = None;
+    let stage = Stage::with(|options: UpOptions| {
+        let directory = options.dir.join("tools");
+        tools = Some(Tools::new(&directory));
+        let path = directory.display().to_string();
+        options.main_cf(Instance::Encrypt, "command_directory", &path)
     });
-    let may = tools.pop().expect("two");
-    let encrypt = tools.pop().expect("two");
-    (stage, encrypt, may)
+    (stage, tools.expect("tools"))
 }
 
-/// Breaks the commands of one instance, clicks, looks, and mends. In the end the message is delivered once.
+/// Breaks the commands of the encrypt instance, clicks, looks, and mends. In the end the message is delivered once.
 fn is_carried_out_when_mended(stage: &Stage, tools: &Tools, how: &str, said: &str, held: bool) {
     let recipient = format!("{}@plain.test", how.replace(['-', '/'], ""));
     let (queue_id, link) = stage.stuck(&[&recipient], how);
@@ -134,10 +129,9 @@ fn postsuper_breaks() {
 }
 
 fn postsuper_is_missing_or_fails() {
-    let (stage, encrypt, may) = stage_with_tools();
+    let (stage, encrypt) = stage_with_tools();
     is_carried_out_when_mended(&stage, &encrypt, "nothing", "is Postfix installed?", false);
     is_carried_out_when_mended(&stage, &encrypt, "fails-h", "out of luck", false);
-    is_carried_out_when_mended(&stage, &may, "fails-H", "out of luck", true);
     // The copy is under way already.
     is_carried_out_when_mended(&stage, &encrypt, "fails-d", "out of luck", true);
     stage.queues_are_empty();
@@ -145,7 +139,7 @@ fn postsuper_is_missing_or_fails() {
 }
 
 fn postsuper_hangs() {
-    let (stage, encrypt, _) = stage_with_tools();
+    let (stage, encrypt) = stage_with_tools();
     let (other, page) = stage.stuck(&["ann@plain.test"], "other");
     std::thread::scope(|scope| {
         let looks = scope.spawn(|| {

@@ -51,15 +51,19 @@ impl Stage {
         let (mover, child) = UnixStream::pair().unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
-        let process = Command::new(env!("CARGO_BIN_EXE_posttls-httpd"))
+        let mut process = Command::new(env!("CARGO_BIN_EXE_posttls-httpd"))
             .arg("--web-child")
             .current_dir("/")
             .uid(65534)
             .gid(65534)
             .stdin(Stdio::from(OwnedFd::from(child)))
             .stdout(Stdio::from(OwnedFd::from(listener)))
+            // It may not write files, and our standard error may be one.
+            .stderr(Stdio::piped())
             .spawn()
             .unwrap();
+        let mut words = process.stderr.take().unwrap();
+        thread::spawn(move || std::io::copy(&mut words, &mut std::io::stderr()));
         let asked = listen(&mover, move |question| Some(usual(&view, question)));
         let stage = Self {
             address,

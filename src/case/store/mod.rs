@@ -379,10 +379,16 @@ fn connect(path: &Path, create: bool) -> Result<Connection, StoreError> {
             path: path.to_owned(),
         });
     }
-    if usize::try_from(version) != Ok(STEPS.len()) {
+    let mode: String = connection
+        .pragma_query_value(None, "journal_mode", |row| row.get(0))
+        .map_err(fault("cannot read the database"))?;
+    // A backup made by VACUUM INTO has lost it.
+    if mode != "wal" {
         connection
             .pragma_update(None, "journal_mode", "WAL")
             .map_err(fault("cannot switch to WAL"))?;
+    }
+    if usize::try_from(version) != Ok(STEPS.len()) {
         MIGRATIONS
             .to_latest(&mut connection)
             .map_err(|source| StoreError::Migration {
