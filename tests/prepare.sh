@@ -25,17 +25,18 @@ need_packages() {
         # A new Postfix shall neither be configured nor started: the sandbox has instances of its own.
         *postfix*) echo 'postfix postfix/main_mailer_type select No configuration' | debconf-set-selections ;;
     esac
-    case "$missing" in
-        # Nor shall a new nginx: the tests start their own.
-        *nginx*) systemctl mask --runtime nginx.service >/dev/null 2>&1 || true ;;
-    esac
+    # Nor shall any other service that comes with them (invoke-rc.d(8), policy-rc.d): the tests start their own nginx.
+    policy=/usr/sbin/policy-rc.d
+    if [ -e "$policy" ]; then policy=; else printf '#!/bin/sh\nexit 101\n' >"$policy" && chmod 755 "$policy"; fi
     # shellcheck disable=SC2086 # a list of names
     (apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $missing) \
         >"${TMPDIR:-/tmp}/posttls-apt.$$" 2>&1 || {
+        [ -z "$policy" ] || rm -f "$policy"
         cat "${TMPDIR:-/tmp}/posttls-apt.$$" >&2
         echo "Could not install:$missing" >&2
         exit 1
     }
+    [ -z "$policy" ] || rm -f "$policy"
     rm -f "${TMPDIR:-/tmp}/posttls-apt.$$"
 }
 
