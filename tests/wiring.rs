@@ -209,9 +209,20 @@ fn a_suspended_destination_keeps_postfix_own_status() {
             "TLS is required, but host 127.0.0.1[127.0.0.1] refused to start TLS: 554 ",
         ),
     ] {
-        let ids: Vec<String> = (0..COUNT)
-            .map(|number| world.submit(&[&format!("r{number}@{domain}")]))
-            .collect();
+        // Together: one after the other, on a busy machine each would be tried before the destination is suspended.
+        let ids: Vec<String> = std::thread::scope(|scope| {
+            let submitting: Vec<_> = (0..COUNT)
+                .map(|number| {
+                    let to = format!("r{number}@{domain}");
+                    let world = &world;
+                    scope.spawn(move || world.submit(&[&to]))
+                })
+                .collect();
+            submitting
+                .into_iter()
+                .map(|one| one.join().expect("a submission"))
+                .collect()
+        });
         let suspended = format!("X-Postfix; delivery temporarily suspended: {reason}");
         let mut seen = 0;
         for id in &ids {

@@ -2,9 +2,11 @@
 //! it was asked.
 #![allow(dead_code)]
 
+use std::fs::Permissions;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt as _;
 use std::process::{Child, Command, Stdio};
@@ -27,6 +29,8 @@ pub struct Stage {
     mover: UnixStream,
     child: Option<JoinHandle<Result<(), WebError>>>,
     process: Option<Child>,
+    /// Where the process has its program: the build directory may be closed to others.
+    _program: Option<tempfile::TempDir>,
 }
 
 impl Stage {
@@ -43,6 +47,7 @@ impl Stage {
             mover,
             child: Some(child),
             process: None,
+            _program: None,
         }
     }
 
@@ -51,7 +56,14 @@ impl Stage {
         let (mover, child) = UnixStream::pair().unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
-        let mut process = Command::new(env!("CARGO_BIN_EXE_posttls-httpd"))
+        let directory = tempfile::tempdir().unwrap();
+        std::fs::set_permissions(directory.path(), Permissions::from_mode(0o755)).unwrap();
+        let program = directory.path().join("posttls-httpd");
+        let built = env!("CARGO_BIN_EXE_posttls-httpd");
+        if std::fs::hard_link(built, &program).is_err() {
+            std::fs::copy(built, &program).unwrap();
+        }
+        let mut process = Command::new(program)
             .arg("--web-child")
             .current_dir("/")
             .uid(65534)
@@ -71,6 +83,7 @@ impl Stage {
             mover,
             child: None,
             process: Some(process),
+            _program: Some(directory),
         };
         assert_eq!(stage.get("/healthz").status, 200);
         stage
