@@ -51,6 +51,15 @@ fn passes(stage: &Stage, queue_id: &str, address: &str, passage: &str) -> String
     })
 }
 
+/// Known to have been sent, and in plain text if the ear was sure of its session: on a busy machine it may not be.
+fn is_sent_or_clear(stage: &Stage, queue_id: &str, address: &str) {
+    stage.wait(&format!("{address} to be sent or clear"), || {
+        let found = recipient(stage, queue_id, address);
+        let heard = found["passage_detail"].as_str()?.contains("queued as");
+        (heard && (found["passage"] == "sent" || found["passage"] == "clear")).then_some(())
+    });
+}
+
 /// The name of the only copy that was made.
 fn copy_of(stage: &Stage, queue_id: &str) -> String {
     let case = stage.case(queue_id);
@@ -194,7 +203,7 @@ fn while_no_mover_runs_the_ear_hears_all_the_same() {
     stage.arrival("bob@plain.test");
     stage.queues_are_empty();
     stage.sandbox.start_httpd(&[]).expect("posttls-httpd");
-    passes(&stage, &queue_id, "bob@plain.test", "clear");
+    is_sent_or_clear(&stage, &queue_id, "bob@plain.test");
 }
 
 #[test]
@@ -304,12 +313,6 @@ fn an_ear_answers_while_the_store_is_locked_and_when_it_cannot_be_opened() {
     stage.queues_are_empty();
     lock.execute_batch("ROLLBACK").expect("the lock");
     // What the ear heard comes before the mover's turn, or too late.
-    stage.wait("bob@plain.test to be sent or clear", || {
-        let found = recipient(&stage, &queue_id, "bob@plain.test");
-        ["sent", "clear"]
-            .iter()
-            .any(|passage| found["passage"] == *passage)
-            .then_some(())
-    });
+    is_sent_or_clear(&stage, &queue_id, "bob@plain.test");
     assert_eq!(stage.arrivals("bob@plain.test").len(), 1);
 }
