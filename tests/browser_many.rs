@@ -12,6 +12,9 @@ use common::Stage;
 
 const ALICE: &str = "alice@sender.test";
 
+/// The mark of what a busy machine does only after the page is shown; that it is done is looked at below.
+const LATER: &str = "class=\"mark later\"";
+
 /// Takes a picture as wide as a phone and one as wide as a screen; neither may have to be scrolled sideways.
 fn looks(sender: &Sender, name: &str) {
     for width in [320, 1000] {
@@ -29,7 +32,6 @@ fn looks(sender: &Sender, name: &str) {
 
 #[test]
 fn a_sender_of_several_messages_decides_by_domain_and_for_each() {
-    let Some(sender) = Sender::new() else { return };
     let stage = Stage::new();
     let long = format!(
         "sales-department-of-the-northern-branch-office@{}.test",
@@ -47,6 +49,8 @@ fn a_sender_of_several_messages_decides_by_domain_and_for_each() {
         "Minutes of Tuesday's meeting",
     );
     let third = stage.stuck_from(ALICE, &[&long, "dan@plain.test"], "Re: Re: Invoice 4711");
+    // Not sooner: a browser with nothing to do for long loses its connection on a busy machine.
+    let Some(sender) = Sender::new() else { return };
     sender.open(&stage.sender_link(ALICE));
     assert!(
         sender
@@ -78,10 +82,10 @@ fn a_sender_of_several_messages_decides_by_domain_and_for_each() {
         .expect("chosen");
     sender.presses("#domain-send", &["Enter"]);
     sender.tab.wait_for_element(".mark").expect("a result");
+    let result = sender.reads("main");
     assert!(
-        sender.reads("main").contains("2 recipients: Handed over"),
-        "{}",
-        sender.reads("main")
+        result.contains("2 recipients: Handed over") || result.contains(LATER),
+        "{result}"
     );
     looks(&sender, "many-en-2-result");
     stage.arrival("bob@plain.test");
@@ -104,9 +108,6 @@ fn a_sender_of_several_messages_decides_by_domain_and_for_each() {
 
 #[test]
 fn the_same_page_in_german() {
-    let Some(sender) = Sender::speaking("de-AT,de;q=0.9,en;q=0.8") else {
-        return;
-    };
     let stage = Stage::new();
     for number in 1..=3 {
         let to = format!("r{number}@plain.test");
@@ -116,6 +117,9 @@ fn the_same_page_in_german() {
             &format!("Angebot Nr. {number}"),
         );
     }
+    let Some(sender) = Sender::speaking("de-AT,de;q=0.9,en;q=0.8") else {
+        return;
+    };
     sender.open(&stage.sender_link(ALICE));
     assert!(
         sender
@@ -129,7 +133,7 @@ fn the_same_page_in_german() {
     sender.tab.wait_for_element(".mark").expect("a result");
     let result = sender.reads("main");
     assert!(
-        result.contains("3 Empfänger: Zum Versand übergeben"),
+        result.contains("3 Empfänger: Zum Versand übergeben") || result.contains(LATER),
         "{result}"
     );
     assert!(
@@ -144,13 +148,13 @@ fn the_same_page_in_german() {
 
 /// Ticks the choice to be remembered for a week, and ends it again; the words are those of the language.
 fn remembers(languages: &str, name: &str, remembered: &str, ended: &str) {
-    let Some(sender) = Sender::speaking(languages) else {
-        return;
-    };
     let stage = Stage::new();
     stage.configure("remember", "days", "90");
     stage.restart();
     let queue_id = stage.stuck_from(ALICE, &["bob@plain.test"], "Contract");
+    let Some(sender) = Sender::speaking(languages) else {
+        return;
+    };
     sender.open(&stage.case_link(&queue_id));
     assert!(
         sender.sees("#all-remember-none:checked"),
