@@ -42,10 +42,11 @@ impl Domain {
         names.find_map(|name| name.parse().ok())
     }
 
-    /// The form with its own letters, when there are others than ASCII in it.
+    /// The form with its own letters, when there are others than ASCII in it and it means this domain and no other.
     pub fn unicode(&self) -> Option<String> {
         let (name, result) = idna::domain_to_unicode(&self.0);
-        (result.is_ok() && name != self.0).then_some(name)
+        let leads_back = || name.parse().is_ok_and(|domain: Self| domain == *self);
+        (result.is_ok() && name != self.0 && leads_back()).then_some(name)
     }
 
     /// The ASCII form.
@@ -120,6 +121,16 @@ mod tests {
 
     fn domain(text: &str) -> Domain {
         text.parse().unwrap()
+    }
+
+    /// An A-label within an A-label: what its letters spell is no name, or another one.
+    #[test]
+    fn letters_are_shown_only_if_they_lead_back() {
+        assert_eq!(domain("xn--xn--mll-xn-lle.").unicode(), None);
+        assert_eq!(
+            domain("xn--mller-kva.example").unicode().as_deref(),
+            Some("müller.example")
+        );
     }
 
     #[test]
