@@ -26,12 +26,12 @@ pub struct BadAddress(pub String);
 
 impl Address {
     /// Reads an address in the quoted form of mail headers and DSN fields: `"a b"@example.org`
-    /// (RFC 5321 section 4.1.2, `Quoted-string`).
+    /// (RFC 5321 section 4.1.2, `Quoted-string`). Only the white space of ASCII around it is none of it.
     ///
     /// # Errors
     /// As [`Address::from_str`], on the unquoted form.
     pub fn from_quoted(text: &str) -> Result<Self, BadAddress> {
-        unquoted(text.trim()).parse()
+        unquoted(text.trim_ascii()).parse()
     }
 
     /// The internal form.
@@ -122,6 +122,14 @@ impl fmt::Display for Address {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_blank_of_another_kind_is_part_of_the_address() {
+        let address = Address::from_quoted(" bob\u{a0}@example.org \t").unwrap();
+        assert_eq!(address.as_str(), "bob\u{a0}@example.org");
+        let address = Address::from_quoted(" bob\u{a0}").unwrap();
+        assert_eq!(address.as_str(), "bob\u{a0}");
+    }
 
     #[test]
     fn quoting_is_undone_and_done_again() {

@@ -30,8 +30,8 @@ impl Field<'_> {
                 &unquoted
             }
         };
-        let lines: Vec<&str> = text.lines().map(str::trim).collect();
-        Some(lines.join(" ").trim().to_owned())
+        let lines: Vec<&str> = text.lines().map(str::trim_ascii).collect();
+        Some(lines.join(" ").trim_ascii().to_owned())
     }
 }
 

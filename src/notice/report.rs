@@ -162,7 +162,7 @@ pub(super) fn seconds(date: &str) -> Option<i64> {
 /// `type; value` (RFC 3464 section 2.1.2).
 pub(super) fn split_type(field: &str) -> Option<(&str, &str)> {
     let (kind, value) = field.split_once(';')?;
-    Some((kind.trim(), value.trim()))
+    Some((kind.trim_ascii(), value.trim_ascii()))
 }
 
 /// An address field: `rfc822;` in quoted form, or `utf-8;` (RFC 6533 section 3).
