@@ -2,8 +2,9 @@
 //!
 //! Write-ahead log, so that readers never wait; full synchronous, so that a decision that was confirmed survives a
 //! power failure. The hook alone commits without waiting for the disk and then waits once, outside of any transaction
-//! ([`Store::open_lazy`]): eight hooks at work would otherwise queue up for the disk, one behind the other. Every change of several rows is one transaction that takes the write lock at once (`IMMEDIATE`), so
-//! that no transaction has to be given up half-way.
+//! ([`Store::open_lazy`]): eight hooks at work would otherwise queue up for the disk, one behind the other. Every change
+//! of several rows is one transaction that takes the write lock at once (`IMMEDIATE`), so that no transaction has to be
+//! given up half-way.
 
 mod admission;
 mod alerts;
@@ -27,12 +28,9 @@ mod statistics;
 
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError, TryLockError};
-use std::time::Duration;
 
-use rusqlite::config::DbConfig;
 use rusqlite::types::{FromSql, FromSqlError, FromSqlResult, ToSqlOutput, ValueRef};
-use rusqlite::{Connection, ErrorCode, OpenFlags, ToSql, Transaction, TransactionBehavior, params};
-use rusqlite_migration::{M, Migrations};
+use rusqlite::{Connection, ErrorCode, ToSql, Transaction, TransactionBehavior, params};
 
 use super::{
     Action, Actor, Asked, CaseId, CaseState, ConsentId, Failure, LetterKind, MoveStep, News,
@@ -55,31 +53,18 @@ pub use remember::{Remember, Remembered};
 pub use retention::Forgotten;
 pub use statistics::{DomainCount, Moment, Statistics};
 
-use opened::Opened;
-
-/// How often a statement asks whether another process's transaction is over, and the pauses between: some ten seconds.
-/// SQLite's own pauses grow to 100 ms, and the transactions here last less than one.
-const BUSY_TRIES: i32 = 9_000;
-const BUSY_FIRST: (i32, Duration) = (20, Duration::from_micros(200));
-const BUSY_PAUSE: Duration = Duration::from_millis(1);
+use opened::{Opened, STEPS, wait_for_others, write_ahead_log};
 
 /// Of each odd notice, and odd notices altogether.
 const ODD_NOTICE_OCTETS: usize = 64 * 1024;
 const ODD_NOTICES: i64 = 100;
-
-const STEPS: &[M<'static>] = &[
-    M::up(include_str!("schema.sql")),
-    M::up(include_str!("life.sql")),
-    M::up(include_str!("growth.sql")),
-];
-static MIGRATIONS: Migrations<'static> = Migrations::from_slice(STEPS);
 
 /// An open database.
 pub struct Store {
     path: PathBuf,
     opened: Mutex<Opened>,
     /// For reading while a writer waits with the other one for another process; opened when first needed.
-    aside: Mutex<Option<Opened>>,
+    aside: Mutex<Opened>,
     /// Do commits not wait for the disk?
     lazy: bool,
 }
@@ -152,12 +137,6 @@ fn hint(error: &rusqlite::Error) -> &'static str {
     }
 }
 
-fn wait_for_others(tries: i32) -> bool {
-    let (first, pause) = BUSY_FIRST;
-    std::thread::sleep(if tries < first { pause } else { BUSY_PAUSE });
-    tries < BUSY_TRIES
-}
-
 /// Now, in Unix milliseconds.
 pub fn now_ms() -> i64 {
     jiff::Timestamp::now().as_millisecond()
@@ -171,11 +150,10 @@ impl Store {
     /// # Errors
     /// When it can't be opened or brought up to date.
     pub fn open(path: &Path, create: bool) -> Result<Self, StoreError> {
-        let connection = connect(path, create)?;
         Ok(Self {
             path: path.to_owned(),
-            opened: Mutex::new(Opened::new(connection, path)),
-            aside: Mutex::default(),
+            opened: Mutex::new(Opened::open(path, create)?),
+            aside: Mutex::new(Opened::when_needed(path)),
             lazy: false,
         })
     }
@@ -199,9 +177,7 @@ impl Store {
     /// # Errors
     /// When the disk fails.
     pub fn sync(&self) -> Result<(), StoreError> {
-        let mut log = self.path.clone().into_os_string();
-        log.push("-wal");
-        std::fs::File::open(&log)
+        std::fs::File::open(write_ahead_log(&self.path))
             .and_then(|log| log.sync_data())
             .map_err(|source| StoreError::Disk {
                 path: self.path.clone(),
@@ -235,21 +211,14 @@ impl Store {
         doing: &'static str,
         body: impl FnOnce(&Connection) -> rusqlite::Result<T>,
     ) -> Result<T, StoreError> {
-        if matches!(self.opened.try_lock(), Err(TryLockError::WouldBlock)) {
-            let mut aside = self.aside.lock().unwrap_or_else(PoisonError::into_inner);
-            if !aside
-                .as_ref()
-                .is_some_and(|opened| opened.is_current(&self.path))
-            {
-                *aside = None;
-                let connection = connect(&self.path, false)?;
-                *aside = Some(Opened::new(connection, &self.path));
+        let mut opened = match self.opened.try_lock() {
+            Ok(opened) => opened,
+            Err(TryLockError::Poisoned(opened)) => opened.into_inner(),
+            Err(TryLockError::WouldBlock) => {
+                self.aside.lock().unwrap_or_else(PoisonError::into_inner)
             }
-            if let Some(connection) = aside.as_ref().and_then(Opened::connection) {
-                return body(connection).map_err(|source| self.fault(doing, source));
-            }
-        }
-        self.with(doing, |connection| body(connection))
+        };
+        opened.run(doing, |connection| body(connection))
     }
 
     /// A thread that panicked while it held the connection left no transaction open: dropping one rolls it back.
@@ -259,24 +228,12 @@ impl Store {
         body: impl FnOnce(&mut Connection) -> rusqlite::Result<T>,
     ) -> Result<T, StoreError> {
         let mut opened = self.opened.lock().unwrap_or_else(PoisonError::into_inner);
-        let result = body(opened.current(&self.path, || connect(&self.path, false))?);
-        result.map_err(|source| {
-            opened.note(&source);
-            self.fault(doing, source)
-        })
+        opened.run(doing, body)
     }
 
     #[cfg(test)]
     fn lock(&self) -> std::sync::MutexGuard<'_, Opened> {
         self.opened.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn fault(&self, doing: &'static str, source: rusqlite::Error) -> StoreError {
-        StoreError::Sqlite {
-            path: self.path.clone(),
-            doing,
-            source,
-        }
     }
 
     /// Keeps the beginning of a notice that could not be used, for the admin. Anybody on this host can cause one, so
@@ -332,71 +289,6 @@ impl Store {
                 .collect()
         })
     }
-}
-
-/// As [`Store::open`].
-fn connect(path: &Path, create: bool) -> Result<Connection, StoreError> {
-    let mut flags = OpenFlags::SQLITE_OPEN_READ_WRITE
-        | OpenFlags::SQLITE_OPEN_NO_MUTEX
-        | OpenFlags::SQLITE_OPEN_NOFOLLOW;
-    flags.set(OpenFlags::SQLITE_OPEN_CREATE, create);
-    let fault = |doing| {
-        move |source| StoreError::Sqlite {
-            path: path.to_owned(),
-            doing,
-            source,
-        }
-    };
-    let mut connection =
-        Connection::open_with_flags(path, flags).map_err(fault("cannot open the database"))?;
-    connection
-        .busy_handler(Some(wait_for_others))
-        .map_err(fault("cannot set the busy handler"))?;
-    // The database belongs to an unprivileged user, and root opens it: nothing in it may run code or break it.
-    for (option, on) in [
-        (DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true),
-        (DbConfig::SQLITE_DBCONFIG_TRUSTED_SCHEMA, false),
-    ] {
-        connection
-            .set_db_config(option, on)
-            .map_err(fault("cannot set a safe mode"))?;
-    }
-    connection
-        .pragma_update(None, "foreign_keys", true)
-        .map_err(fault("cannot switch foreign keys on"))?;
-    // What is removed is overwritten: whoever gets hold of the file or of a backup finds no more than we show.
-    connection
-        .pragma_update(None, "secure_delete", true)
-        .map_err(fault("cannot switch secure_delete on"))?;
-    connection
-        .pragma_update(None, "synchronous", "FULL")
-        .map_err(fault("cannot set synchronous"))?;
-    let version: i64 = connection
-        .pragma_query_value(None, "user_version", |row| row.get(0))
-        .map_err(fault("cannot read the database"))?;
-    if version == 0 && !create {
-        return Err(StoreError::Empty {
-            path: path.to_owned(),
-        });
-    }
-    let mode: String = connection
-        .pragma_query_value(None, "journal_mode", |row| row.get(0))
-        .map_err(fault("cannot read the database"))?;
-    // A backup made by VACUUM INTO has lost it.
-    if mode != "wal" {
-        connection
-            .pragma_update(None, "journal_mode", "WAL")
-            .map_err(fault("cannot switch to WAL"))?;
-    }
-    if usize::try_from(version) != Ok(STEPS.len()) {
-        MIGRATIONS
-            .to_latest(&mut connection)
-            .map_err(|source| StoreError::Migration {
-                path: path.to_owned(),
-                source,
-            })?;
-    }
-    Ok(connection)
 }
 
 /// One line of a case's history.

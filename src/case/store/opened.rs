@@ -1,15 +1,31 @@
-//! A database as it was opened: notices when its files are taken away or replaced under it. SQLite would go on with
-//! files that nobody else sees any more, so that decisions were recorded in nothing.
+//! A connection to the database: how it is made, and how it notices that its files were taken away or replaced under it.
+//! SQLite would go on with files that nobody else sees any more, so that decisions were recorded in nothing.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use log::{error, info, warn};
 use rusqlite::config::DbConfig;
-use rusqlite::{Connection, ErrorCode};
+use rusqlite::{Connection, ErrorCode, OpenFlags};
+use rusqlite_migration::{M, Migrations};
 
 use super::StoreError;
+
+/// How often a statement asks whether another process's transaction is over, and the pauses between: some ten seconds.
+/// SQLite's own pauses grow to 100 ms, and the transactions here last less than one.
+const BUSY_TRIES: i32 = 9_000;
+const BUSY_FIRST: (i32, Duration) = (20, Duration::from_micros(200));
+const BUSY_PAUSE: Duration = Duration::from_millis(1);
+
+/// Each brings the schema one version further; what was released is never changed.
+pub(super) const STEPS: &[M<'static>] = &[
+    M::up(include_str!("schema.sql")),
+    M::up(include_str!("life.sql")),
+    M::up(include_str!("growth.sql")),
+];
+static MIGRATIONS: Migrations<'static> = Migrations::from_slice(STEPS);
 
 /// What tells one file from another: device and inode.
 type Identity = Option<(u64, u64)>;
@@ -17,6 +33,11 @@ type Identity = Option<(u64, u64)>;
 fn identity(path: &Path) -> Identity {
     let found = fs::symlink_metadata(path).ok()?;
     Some((found.dev(), found.ino()))
+}
+
+/// Where SQLite keeps what is committed and not yet in the database at `path`.
+pub(super) fn write_ahead_log(path: &Path) -> PathBuf {
+    beside(path, "-wal")
 }
 
 fn beside(path: &Path, suffix: &str) -> PathBuf {
@@ -27,7 +48,7 @@ fn beside(path: &Path, suffix: &str) -> PathBuf {
 
 /// Has the write-ahead log that is there now nothing in it? Whoever opens the database makes an empty one.
 fn is_empty(path: &Path) -> bool {
-    fs::symlink_metadata(beside(path, "-wal")).map_or(true, |found| found.len() == 0)
+    fs::symlink_metadata(write_ahead_log(path)).map_or(true, |found| found.len() == 0)
 }
 
 /// The database, its write-ahead log, and the index of that.
@@ -42,7 +63,7 @@ impl Files {
     fn of(path: &Path) -> Self {
         Self {
             database: identity(path),
-            log: identity(&beside(path, "-wal")),
+            log: identity(&write_ahead_log(path)),
             index: identity(&beside(path, "-shm")),
         }
     }
@@ -50,101 +71,87 @@ impl Files {
 
 /// A connection, and the files that it uses.
 pub(super) struct Opened {
+    path: PathBuf,
     connection: Option<Connection>,
-    files: Files,
+    /// `None` before it was opened for the first time.
+    files: Option<Files>,
     /// Something was wrong with the files: SQLite looks at them anew only when it opens them.
     suspect: bool,
 }
 
 impl Opened {
-    pub(super) fn new(connection: Connection, path: &Path) -> Self {
+    /// As [`super::Store::open`].
+    pub(super) fn open(path: &Path, create: bool) -> Result<Self, StoreError> {
+        let mut opened = Self::when_needed(path);
+        opened.keep(connect(path, create)?);
+        Ok(opened)
+    }
+
+    /// One that is opened when something is first asked of it.
+    pub(super) fn when_needed(path: &Path) -> Self {
         Self {
-            connection: Some(connection),
-            files: Files::of(path),
+            path: path.to_owned(),
+            connection: None,
+            files: None,
             suspect: false,
         }
     }
 
-    /// The connection, opened anew by `connect` if its files are not those at `path` any more.
+    /// Runs `body` on the connection.
     ///
     /// # Errors
-    /// When the database is gone, or can't be opened.
-    pub(super) fn current(
+    /// When the database is gone, can't be opened anew, or `body` fails; `doing` says at what.
+    pub(super) fn run<T>(
         &mut self,
-        path: &Path,
-        connect: impl FnOnce() -> Result<Connection, StoreError>,
-    ) -> Result<&mut Connection, StoreError> {
-        let now = Files::of(path);
-        // It may come back, as it was: then nothing has happened.
-        if now.database.is_none() {
-            return Err(StoreError::Gone {
-                path: path.to_owned(),
-            });
-        }
-        if (now != self.files || self.suspect)
-            && let Some(connection) = self.connection.take()
-        {
-            self.part_with(connection, now, path);
-        }
-        if self.connection.is_none() {
-            let connection = connect()?;
-            *self = Self::new(connection, path);
-            info!("{}: opened anew", path.display());
-        }
-        // Set in any case by now.
-        self.connection.as_mut().ok_or_else(|| StoreError::Gone {
-            path: path.to_owned(),
+        doing: &'static str,
+        body: impl FnOnce(&mut Connection) -> rusqlite::Result<T>,
+    ) -> Result<T, StoreError> {
+        let result = body(self.current()?);
+        result.map_err(|source| {
+            self.note(&source);
+            StoreError::Sqlite {
+                path: self.path.clone(),
+                doing,
+                source,
+            }
         })
     }
 
-    /// Are its files still those at `path`, and was nothing wrong with them?
-    pub(super) fn is_current(&self, path: &Path) -> bool {
-        !self.suspect && self.files == Files::of(path)
+    fn keep(&mut self, connection: Connection) -> &mut Connection {
+        self.files = Some(Files::of(&self.path));
+        self.suspect = false;
+        self.connection.insert(connection)
     }
 
-    /// The connection as it is.
-    pub(super) fn connection(&self) -> Option<&Connection> {
-        self.connection.as_ref()
-    }
-
-    /// Saves what only this connection still sees, and closes it without a trace: what is at `path` by now must not be
-    /// touched by it.
-    fn part_with(&self, connection: Connection, now: Files, path: &Path) {
-        let name = path.display();
-        if now.database != self.files.database {
-            warn!("{name}: the database was replaced while PostTLS was using it");
-        } else if self.files.log.is_some() && now.log != self.files.log && is_empty(path) {
-            let saved = connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| {
-                row.get::<_, i64>(0)
+    /// The connection, opened anew if its files are not those at its path any more.
+    fn current(&mut self) -> Result<&mut Connection, StoreError> {
+        let now = Files::of(&self.path);
+        // It may come back, as it was: then nothing has happened.
+        if now.database.is_none() {
+            return Err(StoreError::Gone {
+                path: self.path.clone(),
             });
-            match saved {
-                Ok(0) => warn!(
-                    "{name}: its write-ahead log was removed while PostTLS was using it; what was in it is saved"
-                ),
-                result => error!(
-                    "{name}: its write-ahead log was removed while PostTLS was using it, and what was in it can't be \
-                     saved ({result:?}): decisions of the last minutes may be missing"
-                ),
-            }
-        } else if now.log != self.files.log {
-            error!(
-                "{name}: its write-ahead log was replaced while PostTLS was using it: decisions of the last minutes may \
-                 be missing"
-            );
         }
-        if connection
-            .set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)
-            .is_err()
+        if let Some(before) = self.files
+            && (now != before || self.suspect)
+            && let Some(connection) = self.connection.take()
         {
-            warn!("{name}: the last connection may write when it is closed");
+            part_with(connection, before, now, &self.path);
         }
-        if let Err((_, error)) = connection.close() {
-            warn!("{name}: closing it: {error}");
+        match self.connection.take() {
+            Some(connection) => Ok(self.connection.insert(connection)),
+            None => {
+                let connection = connect(&self.path, false)?;
+                if self.files.is_some() {
+                    info!("{}: opened anew", self.path.display());
+                }
+                Ok(self.keep(connection))
+            }
         }
     }
 
     /// Draws the conclusion from an error.
-    pub(super) fn note(&mut self, error: &rusqlite::Error) {
+    fn note(&mut self, error: &rusqlite::Error) {
         self.suspect = matches!(
             error.sqlite_error_code(),
             Some(
@@ -156,6 +163,113 @@ impl Opened {
             )
         );
     }
+}
+
+/// Saves what only this connection still sees, and closes it without a trace: what is at `path` by now must not be
+/// touched by it.
+fn part_with(connection: Connection, before: Files, now: Files, path: &Path) {
+    let name = path.display();
+    if now.database != before.database {
+        warn!("{name}: the database was replaced while PostTLS was using it");
+    } else if before.log.is_some() && now.log != before.log && is_empty(path) {
+        let saved = connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| {
+            row.get::<_, i64>(0)
+        });
+        match saved {
+            Ok(0) => warn!(
+                "{name}: its write-ahead log was removed while PostTLS was using it; what was in it is saved"
+            ),
+            result => error!(
+                "{name}: its write-ahead log was removed while PostTLS was using it, and what was in it can't be \
+                 saved ({result:?}): decisions of the last minutes may be missing"
+            ),
+        }
+    } else if now.log != before.log {
+        error!(
+            "{name}: its write-ahead log was replaced while PostTLS was using it: decisions of the last minutes may \
+             be missing"
+        );
+    }
+    if connection
+        .set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)
+        .is_err()
+    {
+        warn!("{name}: the last connection may write when it is closed");
+    }
+    if let Err((_, error)) = connection.close() {
+        warn!("{name}: closing it: {error}");
+    }
+}
+
+/// As [`Store::open`].
+fn connect(path: &Path, create: bool) -> Result<Connection, StoreError> {
+    let mut flags = OpenFlags::SQLITE_OPEN_READ_WRITE
+        | OpenFlags::SQLITE_OPEN_NO_MUTEX
+        | OpenFlags::SQLITE_OPEN_NOFOLLOW;
+    flags.set(OpenFlags::SQLITE_OPEN_CREATE, create);
+    let fault = |doing| {
+        move |source| StoreError::Sqlite {
+            path: path.to_owned(),
+            doing,
+            source,
+        }
+    };
+    let mut connection =
+        Connection::open_with_flags(path, flags).map_err(fault("cannot open the database"))?;
+    connection
+        .busy_handler(Some(wait_for_others))
+        .map_err(fault("cannot set the busy handler"))?;
+    // The database belongs to an unprivileged user, and root opens it: nothing in it may run code or break it.
+    for (option, on) in [
+        (DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true),
+        (DbConfig::SQLITE_DBCONFIG_TRUSTED_SCHEMA, false),
+    ] {
+        connection
+            .set_db_config(option, on)
+            .map_err(fault("cannot set a safe mode"))?;
+    }
+    connection
+        .pragma_update(None, "foreign_keys", true)
+        .map_err(fault("cannot switch foreign keys on"))?;
+    // What is removed is overwritten: whoever gets hold of the file or of a backup finds no more than we show.
+    connection
+        .pragma_update(None, "secure_delete", true)
+        .map_err(fault("cannot switch secure_delete on"))?;
+    connection
+        .pragma_update(None, "synchronous", "FULL")
+        .map_err(fault("cannot set synchronous"))?;
+    let version: i64 = connection
+        .pragma_query_value(None, "user_version", |row| row.get(0))
+        .map_err(fault("cannot read the database"))?;
+    if version == 0 && !create {
+        return Err(StoreError::Empty {
+            path: path.to_owned(),
+        });
+    }
+    let mode: String = connection
+        .pragma_query_value(None, "journal_mode", |row| row.get(0))
+        .map_err(fault("cannot read the database"))?;
+    // A backup made by VACUUM INTO has lost it.
+    if mode != "wal" {
+        connection
+            .pragma_update(None, "journal_mode", "WAL")
+            .map_err(fault("cannot switch to WAL"))?;
+    }
+    if usize::try_from(version) != Ok(STEPS.len()) {
+        MIGRATIONS
+            .to_latest(&mut connection)
+            .map_err(|source| StoreError::Migration {
+                path: path.to_owned(),
+                source,
+            })?;
+    }
+    Ok(connection)
+}
+
+pub(super) fn wait_for_others(tries: i32) -> bool {
+    let (first, pause) = BUSY_FIRST;
+    std::thread::sleep(if tries < first { pause } else { BUSY_PAUSE });
+    tries < BUSY_TRIES
 }
 
 /// Tests look at the tables themselves.
