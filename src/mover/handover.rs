@@ -5,7 +5,7 @@
 //! click and the message in the active queue. Only what PostTLS itself has put there is renamed here; messages of the
 //! encrypt instance change queues by `postsuper` alone.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::{FileTypeExt as _, OpenOptionsExt as _};
 use std::os::unix::net::UnixStream;
@@ -33,15 +33,12 @@ pub fn socket(may: &Instance) -> PathBuf {
 /// was there: an admin may have released it, or removed it.
 pub fn to_incoming(may: &Instance, name: &QueueId) -> io::Result<bool> {
     let [from, to] = [Queue::Hold, Queue::Incoming].map(|queue| may.path(queue, name));
-    let [hold, incoming] = [&from, &to].map(|path| path.parent().unwrap_or(&may.queue_directory));
-    copy::make_hash_directory(may, incoming)?;
+    let incoming = Queue::Incoming.as_str();
+    copy::make_hash_directory(may, &may.directory(incoming, name))?;
     match fs::rename(&from, &to) {
-        Ok(()) => {}
+        Ok(()) => may.sync_out_of_hold(Some(incoming), name)?,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
         Err(error) => return Err(error),
-    }
-    for directory in [incoming, hold] {
-        File::open(directory)?.sync_all()?;
     }
     Ok(true)
 }

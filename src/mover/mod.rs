@@ -4,6 +4,7 @@
 //! hold.** Nothing in a hold queue is delivered, so wherever the mover is killed, the journal and the two hold queues
 //! tell what remains to be done, and no recipient can get the message twice or not at all.
 
+mod allowance;
 mod census;
 pub mod control;
 mod copy;

@@ -15,13 +15,14 @@ use std::time::{Duration, Instant};
 
 use log::{info, warn};
 
+use super::allowance::Allowance;
 use crate::postfix::user::User;
 use crate::web::privilege::THREAD_STACK;
 
 /// Octets of a line of its standard error that are logged.
 const LINE: u64 = 500;
 /// Lines that are logged in a [`SPELL`]; the others are counted.
-const LINES: u32 = 20;
+const LINES: u64 = 20;
 const SPELL: Duration = Duration::from_secs(10);
 
 /// Starts `program` as web child: with its stream to the mover as standard input, the listening socket as standard
@@ -61,26 +62,19 @@ pub(super) fn start(
 /// Its words become lines of our log, marked as its own: it could write anything.
 fn listen_to(id: u32, words: ChildStderr) {
     let mut words = BufReader::new(words);
-    let (mut since, mut lines, mut dropped) = (Instant::now(), 0, 0_u64);
+    let mut allowance = Allowance::new(LINES, SPELL);
     loop {
         let mut line = Vec::new();
-        // An error means that nothing more can come.
+        // What is longer than a line goes on in the next one, and counts. An error means that nothing more can come.
         match words.by_ref().take(LINE).read_until(b'\n', &mut line) {
             Ok(count) if count > 0 => {}
             _ => break,
         }
-        // What is longer than a line goes on in the next one, and counts.
-        if since.elapsed() > SPELL {
-            (since, lines) = (Instant::now(), 0);
-        }
-        lines += 1;
-        if lines > LINES {
-            dropped += 1;
+        let Some(dropped) = allowance.note(Instant::now()) else {
             continue;
-        }
+        };
         if dropped > 0 {
             warn!("web child {id} said {dropped} lines more than are logged");
-            dropped = 0;
         }
         info!(
             "web child {id} says: {}",

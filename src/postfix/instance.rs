@@ -281,10 +281,12 @@ impl Instance {
         if !held {
             note_failure(result, wanted);
             // `postsuper` leaves its renames to the system, but the journal is about to say that they are on disk.
-            return self.sync(arrival, id).map_err(|source| PostfixError::Run {
-                program: "fsync".to_owned(),
-                source,
-            });
+            return self
+                .sync_out_of_hold(arrival, id)
+                .map_err(|source| PostfixError::Run {
+                    program: "fsync".to_owned(),
+                    source,
+                });
         }
         result?;
         Err(PostfixError::NotMoved {
@@ -296,7 +298,7 @@ impl Instance {
     }
 
     /// Waits until a message's way out of the hold queue, and into `arrival`, is on disk.
-    fn sync(&self, arrival: Option<&str>, id: &QueueId) -> io::Result<()> {
+    pub(crate) fn sync_out_of_hold(&self, arrival: Option<&str>, id: &QueueId) -> io::Result<()> {
         for queue in arrival.into_iter().chain(["hold"]) {
             match std::fs::File::open(self.directory(queue, id)) {
                 Ok(directory) => directory.sync_all()?,

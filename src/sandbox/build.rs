@@ -114,10 +114,7 @@ fn make_spool(queue: &Path, postfix: u32, postdrop: u32) -> Result<(), SandboxEr
         make_dir(&queue.join(name), 0o700, Some((postfix, 0)))?;
     }
     for (name, mode) in [("maildrop", 0o730), ("public", 0o710)] {
-        let directory = queue.join(name);
-        make_dir(&directory, mode, Some((postfix, postdrop)))?;
-        // A change of owner may take bits away.
-        fs::set_permissions(&directory, fs::Permissions::from_mode(mode)).at(&directory)?;
+        make_dir(&queue.join(name), mode, Some((postfix, postdrop)))?;
     }
     Ok(())
 }

@@ -15,8 +15,8 @@ use crate::web::child::WebError;
 const MAX_FILES: u64 = 4096;
 /// Octets of private memory, thread stacks in full among them (see [`THREAD_STACK`]).
 const MAX_MEMORY: u64 = 2 * 1024 * 1024 * 1024;
-/// Octets of stack that a thread of the web child gets: with a thread for each of thousands of connections,
-/// `MAX_MEMORY` would else be no limit.
+/// Octets of stack that a thread of the web child gets: some two hundred of them, at tiny_http's places, would else take
+/// a fifth of `MAX_MEMORY`.
 pub const THREAD_STACK: usize = 512 * 1024;
 
 /// Ends in an error unless this process is an ordinary user without groups and capabilities that can open none of

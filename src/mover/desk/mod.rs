@@ -6,7 +6,6 @@
 mod choices;
 mod consent;
 mod inbox;
-mod refused;
 mod views;
 
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
@@ -15,7 +14,7 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 use log::{error, info, warn};
 
-use self::refused::Refused;
+use super::allowance::Allowance;
 use super::engine::{Engine, Progress};
 use super::{MoveError, ending, shown};
 use crate::case::store::{self, MoveId, Remembered, Store, StoreError};
@@ -29,8 +28,11 @@ pub struct Desk {
     store: Arc<Store>,
     engine: Arc<Engine>,
     rules: RwLock<Rules>,
-    refused: Mutex<Refused>,
+    refused: Mutex<Allowance>,
 }
+
+/// Refused links that are logged in a minute.
+const REFUSED_LINES: u64 = 20;
 
 /// What a reload may change.
 struct Rules {
@@ -88,7 +90,7 @@ impl Desk {
             store,
             engine,
             rules: RwLock::new(Rules::new(keys, config)),
-            refused: Mutex::default(),
+            refused: Mutex::new(Allowance::new(REFUSED_LINES, Duration::from_secs(60))),
         }
     }
 
