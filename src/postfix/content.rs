@@ -7,7 +7,7 @@
 use std::collections::HashSet;
 use std::io::{Read, Seek};
 
-use super::envelope::number;
+use super::envelope::target;
 use super::queue_file::{QueueFileError, Size};
 use super::record::RecordReader;
 
@@ -26,16 +26,11 @@ pub fn check_content(file: impl Read + Seek, size: &Size) -> Result<(), QueueFil
             b'N' | b'L' | b'w' => reader.pass_over(&head)?,
             b'p' => {
                 let record = reader.data(head)?;
-                match number(&record.data) {
-                    Some(0) => {}
-                    Some(target) if target >= reader.length() => {
-                        return Err(QueueFileError::Pointer(record.offset, target));
-                    }
-                    Some(_) if !followed.insert(record.offset) => {
+                if let Some(target) = target(&record, reader.length())? {
+                    if !followed.insert(record.offset) {
                         return Err(QueueFileError::Loop(record.offset));
                     }
-                    Some(target) => reader.go_to(target)?,
-                    None => return Err(record.malformed()),
+                    reader.go_to(target)?;
                 }
             }
             b'X' if head.offset == end => return Ok(()),

@@ -43,11 +43,10 @@ impl Envelope {
         content: &Range<u64>,
         reader: &mut RecordReader<F>,
     ) -> Result<(), QueueFileError> {
-        let target = number(&record.data).ok_or_else(|| record.malformed())?;
-        if target == 0 {
+        let Some(target) = target(record, reader.length())? else {
             return Ok(());
-        }
-        if target >= reader.length() || content.contains(&target) {
+        };
+        if content.contains(&target) {
             return Err(QueueFileError::Pointer(record.offset, target));
         }
         if !self.followed.insert(record.offset) {
@@ -215,8 +214,18 @@ pub(super) fn size(record: &Record, file_length: u64) -> Result<Size, QueueFileE
     })
 }
 
+/// Where a pointer record (`p`) leads in a file of `length` octets; `None` when it is a place kept for a pointer.
+pub(super) fn target(pointer: &Record, length: u64) -> Result<Option<u64>, QueueFileError> {
+    match number(&pointer.data) {
+        Some(0) => Ok(None),
+        Some(target) if target < length => Ok(Some(target)),
+        Some(target) => Err(QueueFileError::Pointer(pointer.offset, target)),
+        None => Err(pointer.malformed()),
+    }
+}
+
 /// A decimal number with blanks around it.
-pub(super) fn number(data: &[u8]) -> Option<u64> {
+fn number(data: &[u8]) -> Option<u64> {
     let digits = data.trim_ascii();
     if digits.is_empty() || !digits.iter().all(u8::is_ascii_digit) {
         return None;

@@ -5,7 +5,7 @@
 
 use std::io::{Read, Seek};
 
-use super::envelope::number;
+use super::envelope::target;
 use super::queue_file::{QueueFileError, Size};
 use super::record::RecordReader;
 
@@ -36,12 +36,11 @@ pub fn header(file: impl Read + Seek, size: &Size) -> Result<Vec<u8>, QueueFileE
                     text.push(b'\n');
                 }
             }
-            b'p' => match number(&record.data) {
-                Some(0) => {}
-                Some(target) if target < reader.length() => reader.go_to(target)?,
-                Some(target) => return Err(QueueFileError::Pointer(record.offset, target)),
-                None => return Err(record.malformed()),
-            },
+            b'p' => {
+                if let Some(target) = target(&record, reader.length())? {
+                    reader.go_to(target)?;
+                }
+            }
             b'w' => {}
             // The content has ended: it is all header.
             _ => break,
