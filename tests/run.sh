@@ -11,19 +11,29 @@ export INSTA_UPDATE=no CARGO_TERM_COLOR=never
 
 # Test programs that run at once. They mostly wait (for Postfix, for time to pass), so there is room for more than cores.
 jobs=${TEST_JOBS:-$(($(nproc) + 1))}
-# The longest first: then the last one to end does not keep everybody waiting.
-long="crash_meddling campaign reminders letters browser_many census crash courier_kept faults late passages"
+# Each alone, before the others: a page says what was done within three seconds, and a browser is a load of its own.
+alone="browser browser_many web_browser"
+# Of the others the longest first: then the last one to end does not keep everybody waiting.
+long="crash_meddling faults campaign reminders letters census crash courier_kept late passages"
 
 logs=$(mktemp -d)
 trap 'rm -rf "$logs"' EXIT
 
-# The test programs of the last build, one path a line, the longest first.
-programs() {
-    found=$(sed -n '/"profile":{[^}]*"test":true/ s/.*"executable":"\([^"]*\)".*/\1/p' "$logs/built.json")
-    for name in $long; do echo "$found" | grep "/$name-[0-9a-f]*\$" || true; done
-    for path in $found; do
+# The paths of these test programs of the last build, one a line.
+named() {
+    for name in "$@"; do built | grep "/$name-[0-9a-f]*\$" || true; done
+}
+
+# The paths of all test programs of the last build.
+built() {
+    sed -n '/"profile":{[^}]*"test":true/ s/.*"executable":"\([^"]*\)".*/\1/p' "$logs/built.json"
+}
+
+# Those that are in neither list.
+others() {
+    for path in $(built); do
         name=$(basename "$path" | sed 's/-[0-9a-f]*$//')
-        case " $long " in *" $name "*) ;; *) echo "$path" ;; esac
+        case " $alone $long " in *" $name "*) ;; *) echo "$path" ;; esac
     done
 }
 
@@ -44,7 +54,10 @@ else
     cargo test --quiet --locked --features failpoints --no-run --message-format=json-render-diagnostics >"$logs/built.json"
     CARGO_MANIFEST_DIR=$PWD
     export CARGO_MANIFEST_DIR
-    programs | xargs -P "$jobs" -I '{}' sh -c "$run" "$logs" '{}'
+    # shellcheck disable=SC2086 # lists of names
+    named $alone | xargs -I '{}' sh -c "$run" "$logs" '{}'
+    # shellcheck disable=SC2086
+    { named $long && others; } | xargs -P "$jobs" -I '{}' sh -c "$run" "$logs" '{}'
 fi
 status=0
 if grep -h '^test program failed' "$logs"/*.log; then status=1; fi
