@@ -178,8 +178,7 @@ fn a_message_that_an_admin_requeued_is_found_under_its_new_queue_id() {
     let (old, _) = stage.stuck(&["bob@plain.test"], "requeued");
     stage.in_queue(&old, "deferred");
     stage.run("postsuper", Instance::Encrypt, &["-r", &old]);
-    // Otherwise pickup looks once a minute.
-    stage.run("postkick", Instance::Encrypt, &["public", "pickup", "W"]);
+    stage.wake_pickup(Instance::Encrypt);
     let fresh = stage.wait("the message under a new queue ID", || {
         let queues = stage.sandbox.queue(Instance::Encrypt);
         queues["deferred"].iter().find(|id| **id != old).cloned()

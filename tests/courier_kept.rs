@@ -5,8 +5,8 @@ mod common;
 use std::fs;
 use std::os::unix::fs::{MetadataExt as _, chown};
 
-use common::Stage;
-use rustix::process::{Pid, Signal, kill_process};
+use common::{Stage, signal};
+use rustix::process::Signal;
 
 /// The courier that the mover runs now, from /proc.
 fn courier(stage: &Stage) -> Option<u32> {
@@ -27,11 +27,6 @@ fn courier(stage: &Stage) -> Option<u32> {
 
 fn running(stage: &Stage) -> u32 {
     stage.wait("a courier", || courier(stage))
-}
-
-fn signal(pid: u32, signal: Signal) {
-    kill_process(Pid::from_raw(pid.cast_signed()).expect("a process"), signal)
-        .expect("it takes signals");
 }
 
 #[test]
@@ -78,7 +73,7 @@ fn it_is_replaced_when_it_dies_and_when_the_configuration_changes_and_ends_with_
         courier(&stage).filter(|pid| *pid != first)
     });
     stage.configure("notification", "language", "\"de\"");
-    signal(stage.sandbox.httpd_pid().expect("a mover"), Signal::HUP);
+    stage.signal_mover(Signal::HUP);
     let third = stage.wait("a third one", || {
         courier(&stage).filter(|pid| *pid != second)
     });
@@ -87,7 +82,7 @@ fn it_is_replaced_when_it_dies_and_when_the_configuration_changes_and_ends_with_
     stage.minutes_pass(240);
     stage.mail("Erinnerung: noch nicht gesendet: after");
     // However the mover ends, its courier does not outlive it.
-    signal(stage.sandbox.httpd_pid().expect("a mover"), Signal::KILL);
+    stage.signal_mover(Signal::KILL);
     stage.wait("the courier's end", || {
         fs::read(format!("/proc/{third}/cmdline"))
             .unwrap_or_default()

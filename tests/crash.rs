@@ -12,7 +12,7 @@ use common::{Stage, try_request};
 use moving::{Fate, Message, POINTS, die_at};
 use posttls::case::{Action, Actor};
 use posttls::sandbox::Instance;
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::Signal;
 
 use Fate::{Deleted, Sent, Waits};
 
@@ -140,12 +140,7 @@ fn killed_in_its_sleep_it_recovers_as_well() {
             stage.wait(point.name, || {
                 point.is_reached(&stage, &message).then_some(())
             });
-            let pid = stage.sandbox.httpd_pid().expect("it runs");
-            kill_process(
-                Pid::from_raw(pid.cast_signed()).expect("a process"),
-                Signal::KILL,
-            )
-            .expect("it can be killed");
+            stage.signal_mover(Signal::KILL);
         });
         stage.wait("its end", || {
             stage.sandbox.httpd_pid().is_none().then_some(())

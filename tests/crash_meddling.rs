@@ -119,10 +119,7 @@ impl Downtime {
         let copy = self.copy().expect("a copy");
         self.postfix("postsuper", Instance::May, &[verb, &copy]);
         // It may end by SIGPIPE: pickup reads only the first of the two octets that it writes.
-        let _ = self
-            .stage
-            .sandbox
-            .run("postkick", Instance::May, &["public", "pickup", "W"]);
+        self.stage.wake_pickup(Instance::May);
         self.stage.arrival(&self.message.sent()[0]);
     }
 }
@@ -281,9 +278,7 @@ fn the_copy_is_touched(verb: &str) {
         |downtime| {
             downtime.postfix("postsuper", Instance::May, &[verb, "ALL", "hold"]);
             downtime.postfix("postqueue", Instance::May, &["-f"]);
-            // It may end by SIGPIPE: pickup reads only the first of the two octets that it writes.
-            let sandbox = &downtime.stage.sandbox;
-            let _ = sandbox.run("postkick", Instance::May, &["public", "pickup", "W"]);
+            downtime.stage.wake_pickup(Instance::May);
             // What is ready goes out now; what is not stays, so there is nothing to wait for.
             std::thread::sleep(std::time::Duration::from_millis(500));
         },

@@ -6,8 +6,9 @@ mod common;
 use std::fs;
 use std::time::{Duration, Instant};
 
-use common::Stage;
+use common::{Stage, signal};
 use posttls::sandbox::Instance;
+use rustix::process::Signal;
 
 /// Restarts the mover so that it dies at `point`, and clicks "send".
 fn die_at(stage: &Stage, point: &str, link: &str) {
@@ -131,17 +132,10 @@ fn a_web_child_that_hangs_keeps_nobody() {
         .next()
         .and_then(|rest| rest.split(' ').next())
         .expect("a process ID");
-    let mover = stage.sandbox.httpd_pid().expect("a mover").to_string();
-    let signal = |name: &str, pid: &str| {
-        let status = std::process::Command::new("kill")
-            .args([name, pid])
-            .status()
-            .expect("kill");
-        assert!(status.success(), "kill {name} {pid}");
-    };
-    signal("-STOP", child);
+    let child = child.parse().expect("a process ID");
+    signal(child, Signal::STOP);
     let asked = Instant::now();
-    signal("-TERM", &mover);
+    stage.signal_mover(Signal::TERM);
     stage.wait("the mover's end", || {
         stage.sandbox.httpd_pid().is_none().then_some(())
     });

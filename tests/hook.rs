@@ -1,15 +1,16 @@
 //! posttls-pipe by itself: whatever fails, it ends with 0, with 75, or by a signal. Anything else would bounce a notice.
 
 mod hook_stage;
+#[path = "common/mount.rs"]
+mod mount;
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{PermissionsExt as _, chown};
-use std::path::PathBuf;
-use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use hook_stage::{Bench, End, NOTICE, Server};
+use mount::Small;
 use posttls::case::CaseState;
 use posttls::postfix::user::lookup;
 
@@ -111,40 +112,18 @@ fn a_database_that_is_missing_unreadable_or_damaged() {
     assert!(run.said.contains("stop PostTLS and restore it"), "{run:?}");
 }
 
-/// A small file system, unmounted at the end.
-struct Mount(PathBuf);
-
-impl Drop for Mount {
-    fn drop(&mut self) {
-        let _ = Command::new("umount").arg(&self.0).status();
-    }
-}
-
 #[test]
 fn a_disk_that_is_full() {
     let bench = Bench::new();
     let state = bench.path("state");
-    let status = Command::new("mount")
-        .args(["-t", "tmpfs", "-o", "size=512k,mode=0755", "tmpfs"])
-        .arg(&state)
-        .status();
-    if !status.is_ok_and(|status| status.success()) {
-        eprintln!("mount is not permitted: a full disk is not tested");
+    let Some(mount) = Small::mount(&state, 512) else {
         return;
-    }
-    let _mount = Mount(state.clone());
+    };
     let owner = lookup("nobody").expect("a user");
     chown(&state, Some(owner.uid), Some(owner.gid)).expect("an owner");
     drop(posttls::case::store::Store::open(&bench.database(), true).expect("a store"));
     chown(bench.database(), Some(owner.uid), Some(owner.gid)).expect("an owner");
-    let filler = state.join("filler");
-    let said = waits_then_works(
-        &bench,
-        || {
-            fs::write(&filler, vec![0; 1 << 20]).expect_err("a full disk");
-        },
-        || fs::remove_file(&filler).expect("room"),
-    );
+    let said = waits_then_works(&bench, || mount.fill(), || mount.free());
     println!("{said}");
 }
 

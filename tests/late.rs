@@ -4,6 +4,7 @@ mod common;
 
 use common::{Stage, came_over_tls};
 use posttls::sandbox::Instance;
+use rustix::process::Signal;
 use serde_json::Value;
 
 /// A sandbox whose sweep looks every second.
@@ -280,10 +281,6 @@ fn a_reload_changes_how_often_the_sweep_looks() {
     // Only the sweep reads that another failure has turned into one of TLS.
     tried_again(&stage, &queue_id, "down.test", "plain.test");
     stage.configure("sweep", "seconds", "1");
-    let pid = stage.sandbox.httpd_pid().expect("a daemon").to_string();
-    let kill = std::process::Command::new("kill")
-        .args(["-HUP", &pid])
-        .status();
-    assert!(kill.expect("kill").success());
+    stage.signal_mover(Signal::HUP);
     stage.becomes(&queue_id, "bob@down.test", "open");
 }

@@ -3,8 +3,8 @@
 mod common;
 
 use std::path::Path;
-use std::process::Command;
 
+use common::mount::Small;
 use common::{Stage, came_over_tls};
 use posttls::sandbox::{Instance, UpOptions};
 
@@ -124,8 +124,7 @@ fn a_stopped_may_instance_delivers_when_it_starts() {
     let (queue_id, link) = stage.stuck(&["bob@plain.test"], "patient");
     stage.in_queue(&queue_id, "deferred");
     stage.wait("the may instance to be idle", || {
-        let queues = stage.sandbox.queue(Instance::May);
-        queues.values().all(Vec::is_empty).then_some(())
+        stage.has_nothing(Instance::May).then_some(())
     });
     stage.run("postfix", Instance::May, &["stop"]);
     let answer = stage.post(&link, "action=send");
@@ -140,43 +139,17 @@ fn a_stopped_may_instance_delivers_when_it_starts() {
     assert_eq!(stage.attempts("bob@plain.test"), 1);
 }
 
-/// A file system in memory, unmounted in the end.
-struct Mounted(tempfile::TempDir);
-
-impl Mounted {
-    /// `None` where mounting is not permitted.
-    fn new() -> Option<Self> {
-        let directory = tempfile::Builder::new()
-            .prefix("posttls-spool-")
-            .permissions(std::os::unix::fs::PermissionsExt::from_mode(0o755))
-            .tempdir()
-            .expect("a directory");
-        let mut mount = Command::new("mount");
-        mount.args(["-t", "tmpfs", "-o", "size=64m,mode=0755", "tmpfs"]);
-        let output = mount.arg(directory.path()).output().expect("mount runs");
-        output.status.success().then_some(Self(directory))
-    }
-
-    fn path(&self) -> &Path {
-        self.0.path()
-    }
-}
-
-impl Drop for Mounted {
-    fn drop(&mut self) {
-        // Even while a process of Postfix is still about to end.
-        let mut unmount = Command::new("umount");
-        unmount.arg("--lazy").arg(self.path()).status().ok();
-    }
-}
-
 #[test]
 fn spools_on_different_file_systems() {
-    let Some(mounted) = Mounted::new() else {
-        eprintln!("skipped: mounting a tmpfs is not permitted here");
+    let directory = tempfile::Builder::new()
+        .prefix("posttls-spool-")
+        .permissions(std::os::unix::fs::PermissionsExt::from_mode(0o755))
+        .tempdir()
+        .expect("a directory");
+    let Some(_mounted) = Small::mount(directory.path(), 64 << 10) else {
         return;
     };
-    let spool = mounted.path().join("spool");
+    let spool = directory.path().join("spool");
     let with_spool = |options: UpOptions| options.spool(Instance::May, &spool);
     let stage = Stage::with(with_spool);
     let device = |path: &Path| {

@@ -7,13 +7,8 @@ use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use common::{Stage, try_request};
-use rustix::process::{Pid, Signal, kill_process};
-
-fn signal(pid: u32, signal: Signal) {
-    kill_process(Pid::from_raw(pid.cast_signed()).expect("a process"), signal)
-        .expect("it takes signals");
-}
+use common::{Stage, signal, try_request};
+use rustix::process::Signal;
 
 /// The children of a process, zombies not counted.
 fn children(parent: u32) -> Vec<u32> {

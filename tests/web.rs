@@ -9,13 +9,7 @@ use std::time::{Duration, Instant};
 use posttls::web::child::WebError;
 use posttls::web::protocol::*;
 use posttls::web::reply::HEADERS;
-use web_stage::{Stage, TOKEN, open_case};
-
-fn stage() -> Stage {
-    Stage::usual(open_case(&["a@plain.test", "b@plain.test"]))
-}
-
-const FORM: (&str, &str) = ("Content-Type", "application/x-www-form-urlencoded");
+use web_stage::{FORM, Stage, TOKEN, stage};
 
 #[test]
 fn every_page_has_its_status_type_and_headers() {

@@ -3,6 +3,7 @@
 
 pub mod links;
 pub mod mailbox;
+pub mod mount;
 pub mod remote;
 pub mod spools;
 
@@ -14,6 +15,7 @@ use std::time::Duration;
 
 use mailparse::MailHeaderMap as _;
 use posttls::sandbox::{self, Instance, Sandbox, UpOptions};
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 /// Long enough for a busy machine; nothing waits that long when all is well.
@@ -123,11 +125,7 @@ impl Stage {
     pub fn queues_are_empty(&self) {
         for instance in [Instance::Encrypt, Instance::May] {
             self.wait(&format!("empty queues of {instance}"), || {
-                self.sandbox
-                    .queue(instance)
-                    .values()
-                    .all(Vec::is_empty)
-                    .then_some(())
+                self.has_nothing(instance).then_some(())
             });
         }
     }
@@ -145,6 +143,11 @@ impl Stage {
 
     pub fn post(&self, url: &str, form: &str) -> Answer {
         request("POST", url, form)
+    }
+
+    /// Sends a signal to the mover, which must be running.
+    pub fn signal_mover(&self, signal: Signal) {
+        self::signal(self.sandbox.httpd_pid().expect("a mover"), signal);
     }
 
     /// Runs the admin's command.
@@ -248,6 +251,12 @@ impl Stage {
     pub fn queue_file(&self, instance: Instance, queue: &str, queue_id: &str) -> PathBuf {
         self.sandbox.queue_dir(instance).join(queue).join(queue_id)
     }
+}
+
+/// Sends a signal to a process of ours that must be there.
+pub fn signal(pid: u32, signal: Signal) {
+    kill_process(Pid::from_raw(pid.cast_signed()).expect("a process"), signal)
+        .expect("it takes signals");
 }
 
 /// The page that a notification links to.

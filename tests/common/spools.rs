@@ -40,6 +40,19 @@ impl Stage {
         self.run("postfix", instance, &["reload"]);
     }
 
+    /// Has pickup(8) look now; otherwise it does so once a minute. `postkick` may end by SIGPIPE when that is done:
+    /// pickup reads only the first of the two octets that it writes.
+    pub fn wake_pickup(&self, instance: Instance) {
+        let _ = self
+            .sandbox
+            .run("postkick", instance, &["public", "pickup", "W"]);
+    }
+
+    /// Is nothing in any queue of this instance?
+    pub fn has_nothing(&self, instance: Instance) -> bool {
+        self.sandbox.queue(instance).values().all(Vec::is_empty)
+    }
+
     /// Runs a tool of Postfix that must succeed.
     pub fn run(&self, tool: &str, instance: Instance, arguments: &[&str]) -> String {
         self.sandbox

@@ -4,8 +4,9 @@ use std::thread;
 
 use posttls::sandbox::Instance;
 
+use crate::common::mount::Small;
 use crate::common::{Stage, link, request};
-use crate::kit::{Small, make_store};
+use crate::kit::make_store;
 
 /// A stage whose store is on a small file system, with this failpoint in its mover.
 fn small_store(points: &str) -> Option<(Small, Stage)> {
@@ -124,8 +125,7 @@ fn the_spool_of_the_may_instance() {
     stage.in_queue(&queue_id, "deferred");
     // Its own way of the notification is over.
     stage.wait("the may instance to be idle", || {
-        let queues = stage.sandbox.queue(Instance::May);
-        queues.values().all(Vec::is_empty).then_some(())
+        stage.has_nothing(Instance::May).then_some(())
     });
     mount.fill();
     let answer = stage.post(&page, "action=send&recipient=bob%40plain.test");

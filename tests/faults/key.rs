@@ -6,7 +6,7 @@ use std::path::Path;
 
 use posttls::postfix::user::lookup;
 use posttls::sandbox::Instance;
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::Signal;
 
 use crate::common::{Stage, link};
 
@@ -26,9 +26,7 @@ fn missing_damaged_and_replaced() {
     let (first, page) = stage.stuck(&["bob@plain.test"], "first");
     let reload = |line: &str| {
         let before = stage.log().matches(line).count();
-        let mover = stage.sandbox.httpd_pid().expect("a mover");
-        let mover = Pid::from_raw(mover.cast_signed()).expect("a process");
-        kill_process(mover, Signal::HUP).expect("it takes signals");
+        stage.signal_mover(Signal::HUP);
         stage.wait(line, || {
             (stage.log().matches(line).count() > before).then_some(())
         });

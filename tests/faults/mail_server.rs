@@ -4,7 +4,7 @@
 use std::sync::{Arc, Mutex};
 
 use posttls::sandbox::Instance;
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::Signal;
 
 use crate::common::Stage;
 use crate::hook_stage::Server;
@@ -66,10 +66,8 @@ fn silent_busy_and_refusing() {
     stage.arrival("silent@plain.test");
 
     *mood.lock().expect("no panic") = None;
-    let mover = stage.sandbox.httpd_pid().expect("a mover");
-    let mover = Pid::from_raw(mover.cast_signed()).expect("a process");
     // What was refused for good is tried again at once by a courier that is new.
-    kill_process(mover, Signal::HUP).expect("it takes signals");
+    stage.signal_mover(Signal::HUP);
     stage.flush_all();
     for queue_id in &messages[1..] {
         stage.wait("the sender to be told", || {

@@ -5,8 +5,9 @@ use std::os::unix::process::CommandExt as _;
 use std::process::Command;
 
 use posttls::sandbox::Instance;
+use rustix::process::Signal;
 
-use crate::common::Stage;
+use crate::common::{Stage, signal};
 use crate::inside::TASK;
 use crate::{pid_after, runs, this_program};
 
@@ -23,11 +24,6 @@ fn has(pid: u32, fields: &[(&str, &str)]) {
         let words: Vec<&str> = line.expect(name).split_whitespace().skip(1).collect();
         assert!(words.iter().all(|word| word == value), "{name}: {words:?}");
     }
-}
-
-fn signal(name: &str, pid: u32) {
-    let status = Command::new("kill").args([name, &pid.to_string()]).status();
-    assert!(status.expect("kill").success());
 }
 
 const NOTHING: &str = "0000000000000000";
@@ -98,9 +94,9 @@ fn the_children_are_shut_in_and_the_web_child_dies_with_its_mover() {
     }
 
     // Stopped, it can't end by itself.
-    signal("-STOP", web);
+    signal(web, Signal::STOP);
     let mover = stage.sandbox.httpd_pid().expect("a mover");
-    signal("-KILL", mover);
+    signal(mover, Signal::KILL);
     stage.wait("the end of both", || {
         (!runs(mover) && !runs(web)).then_some(())
     });

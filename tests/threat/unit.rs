@@ -3,7 +3,9 @@
 use std::fs;
 use std::process::Command;
 
-use crate::common::Stage;
+use rustix::process::Signal;
+
+use crate::common::{Stage, signal};
 
 const UNIT: &str = include_str!("../../postfix-conf/posttls-httpd.service");
 /// The exposure that `systemd-analyze security` finds, in tenths; from 50 on it says "medium".
@@ -96,13 +98,6 @@ fn the_mover_works_with_the_capabilities_of_the_unit() {
     stage.arrival("bob@plain.test");
     stage.becomes(&queue_id, "carol@plain.test", "deleted");
     stage.queues_are_empty();
-    let pid = mover.id().to_string();
-    assert!(
-        Command::new("kill")
-            .args(["-TERM", &pid])
-            .status()
-            .expect("kill")
-            .success()
-    );
+    signal(mover.id(), Signal::TERM);
     assert!(mover.wait().expect("an end").success());
 }

@@ -11,13 +11,7 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
-use web_stage::{Stage, TOKEN, open_case};
-
-fn stage() -> Stage {
-    Stage::usual(open_case(&["a@plain.test", "b@plain.test"]))
-}
-
-const FORM: (&str, &str) = ("Content-Type", "application/x-www-form-urlencoded");
+use web_stage::{FORM, TOKEN, stage};
 
 #[test]
 fn what_is_no_form_decides_nothing() {

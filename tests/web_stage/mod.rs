@@ -20,6 +20,14 @@ use posttls::web::protocol::*;
 
 pub const TOKEN: &str = "AbCdEf0123456789-_";
 
+/// How a form says that it is one.
+pub const FORM: (&str, &str) = ("Content-Type", "application/x-www-form-urlencoded");
+
+/// With one case of two recipients.
+pub fn stage() -> Stage {
+    Stage::usual(open_case(&["a@plain.test", "b@plain.test"]))
+}
+
 type Script = dyn FnMut(&Question) -> Option<Answer> + Send;
 
 pub struct Stage {
