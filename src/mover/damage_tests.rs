@@ -39,22 +39,11 @@ fn damages(whole: &[u8], at: usize) -> Vec<Vec<u8>> {
     changed.chain([whole[..at].to_vec(), inserted]).collect()
 }
 
-/// An instance with nothing in its queues.
-fn instance(directory: &Path) -> Instance {
-    fs::create_dir_all(directory.join("hold")).unwrap();
-    let at = directory.display();
-    let settings =
-        format!("compatibility_level = 3.6\nqueue_directory = {at}\nhash_queue_names =\n");
-    fs::write(directory.join("main.cf"), settings).unwrap();
-    fs::write(directory.join("master.cf"), "").unwrap();
-    Instance::load(directory).unwrap()
-}
-
 /// What the damaged files of one kind came to: refused, taken for another message, moved on.
 fn campaign(whole: &[u8]) -> [usize; 3] {
     let directory = tempfile::tempdir().unwrap();
-    let encrypt = instance(&directory.path().join("encrypt"));
-    let may = instance(&directory.path().join("may"));
+    let encrypt = Instance::bare(&directory.path().join("encrypt"));
+    let may = Instance::bare(&directory.path().join("may"));
     let good = QueueFile::read(Cursor::new(whole)).unwrap();
     let key = MessageKey {
         queue_id: QUEUE_ID.parse().unwrap(),

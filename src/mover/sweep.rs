@@ -1,7 +1,8 @@
 //! The sweep: looks after every message that has a case which is open or watched, and after no other.
 //!
 //! It ends cases whose recipients have left the queue, and lets recipients join that failed for TLS only later: Postfix
-//! writes one delay notice a message, ever. What has not changed since the last look costs two stats.
+//! writes one delay notice a message, ever. A message that lies still costs nothing: the store says which cases have
+//! changed, and the lookout which messages. Once an hour it looks at all of them, as events may be lost.
 
 use std::collections::{HashMap, HashSet};
 use std::fs::symlink_metadata;
@@ -9,18 +10,21 @@ use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, Instant, SystemTime};
 
 use log::{info, warn};
 
 use super::engine::Engine;
+use super::lookout::{RESTING_PLACES, Stirred};
 use super::{MoveError, Sighting, ending, late, source};
-use crate::case::store::{Store, StoreError};
+use crate::case::store::{ChangeMark, Store, StoreError};
 use crate::case::{Case, CaseId, CaseState, Recipient, RecipientState, Source};
 use crate::config::Config;
 use crate::intake;
 use crate::postfix::{Instance, Log, Queue, QueueId};
 
+/// Between two looks at everything.
+const EVERYTHING: Duration = Duration::from_secs(3600);
 /// A file that was changed so many seconds ago may be changed again without another change time: clocks of file systems
 /// tick slowly.
 const SETTLED: i64 = 2;
@@ -79,10 +83,18 @@ fn stamp(path: &Path) -> io::Result<Option<Stamp>> {
 
 /// What one look at a case has come to.
 enum Found {
-    /// There was something to look at, or nothing to look for.
-    Looked,
+    /// Nothing can happen to its message without the lookout's knowledge.
+    AtRest,
+    /// It is to be looked at again next time, and this is how it was, if every later change would show.
+    Restless(Option<Glimpse>),
     /// The message is in no queue at first sight. The recipients that are missed with it.
     Absent(Vec<Recipient>),
+}
+
+/// A case whose message does not rest: somebody is at work on it, or its directory can't be watched.
+struct Restless {
+    case: Case,
+    glimpse: Option<Glimpse>,
 }
 
 fn looking(instance: &Instance, id: &QueueId, source: io::Error) -> MoveError {
@@ -98,7 +110,10 @@ fn looking(instance: &Instance, id: &QueueId, source: io::Error) -> MoveError {
 pub struct Sweep {
     store: Arc<Store>,
     engine: Arc<Engine>,
-    seen: HashMap<CaseId, Glimpse>,
+    /// What was recorded before it is known. `None`: look at everything.
+    mark: Option<ChangeMark>,
+    everything: Option<Instant>,
+    restless: HashMap<CaseId, Restless>,
     /// What was complained about, so that it is not said again each time.
     troubles: HashMap<CaseId, String>,
 }
@@ -109,31 +124,106 @@ impl Sweep {
         Self {
             store,
             engine,
-            seen: HashMap::new(),
+            mark: None,
+            everything: None,
+            restless: HashMap::new(),
             troubles: HashMap::new(),
         }
     }
 
-    /// Looks after all cases that are open or watched. Trouble with one of them is logged, and keeps no other waiting.
+    /// Looks after the cases that are open or watched, and have changed or may have. Trouble with one of them is logged,
+    /// and keeps no other waiting.
     ///
     /// # Errors
     /// When the store fails, or the encrypt instance's settings can't be read.
     pub fn run(&mut self, config: &Config) -> Result<(), MoveError> {
+        let result = self.look_around(config);
+        if result.is_err() {
+            // What was stirred is said once only.
+            self.mark = None;
+        }
+        result
+    }
+
+    fn look_around(&mut self, config: &Config) -> Result<(), MoveError> {
         let pair = self.engine.pair()?;
-        let mut cases = self.store.cases(Some(CaseState::Open))?;
-        cases.extend(self.store.cases(Some(CaseState::Watched))?);
-        let known: HashSet<CaseId> = cases.iter().map(|case| case.id).collect();
-        self.seen.retain(|id, _| known.contains(id));
-        self.troubles.retain(|id, _| known.contains(id));
+        let due = self.due()?;
         let mut absent = Vec::new();
-        for case in &cases {
-            match self.look_after(&pair.encrypt, config, case) {
-                Ok(Found::Looked) => drop(self.troubles.remove(&case.id)),
-                Ok(Found::Absent(recipients)) => absent.push((case, recipients)),
-                Err(error) => self.complain(case, error)?,
+        for case in due {
+            let id = case.id;
+            match self.look_after(&pair.encrypt, config, &case) {
+                Ok(Found::AtRest) => {
+                    self.troubles.remove(&id);
+                    self.restless.remove(&id);
+                    continue;
+                }
+                Ok(Found::Restless(glimpse)) => {
+                    self.troubles.remove(&id);
+                    self.is_restless(case, glimpse);
+                }
+                Ok(Found::Absent(recipients)) => {
+                    absent.push((case.clone(), recipients));
+                    self.is_restless(case, None);
+                }
+                Err(error) => {
+                    self.complain(&case, error)?;
+                    self.is_restless(case, None);
+                }
             }
         }
-        self.end(&pair.encrypt, absent)
+        self.end(&pair.encrypt, &absent)
+    }
+
+    /// The cases to look at: of which something was recorded, whose messages were stirred, or do not rest.
+    fn due(&mut self) -> Result<Vec<Case>, StoreError> {
+        let lookout = self.engine.lookout();
+        // Before anything is looked at: what happens from now on is for the next time.
+        let stirred = lookout.stirred();
+        let overdue = self
+            .everything
+            .is_none_or(|when| when.elapsed() >= EVERYTHING);
+        if overdue || stirred == Stirred::Perhaps {
+            self.mark = None;
+        }
+        let changes = self.store.changes(self.mark.as_ref())?;
+        if changes.all {
+            self.everything = Some(Instant::now());
+            let known: HashSet<CaseId> = changes.cases.iter().map(|case| case.id).collect();
+            self.restless.retain(|id, _| known.contains(id));
+            self.troubles.retain(|id, _| known.contains(id));
+        }
+        let mut due = HashMap::new();
+        for case in changes.cases {
+            if case.state == CaseState::Closed {
+                lookout.no_rest(&case.key.queue_id);
+                self.restless.remove(&case.id);
+                self.troubles.remove(&case.id);
+            } else {
+                due.insert(case.id, case);
+            }
+        }
+        if let Stirred::These(ids) = stirred {
+            for id in ids {
+                if !due.contains_key(&id)
+                    && let Some(case) = self.store.case(id)?
+                    && case.state != CaseState::Closed
+                {
+                    due.insert(id, case);
+                }
+            }
+        }
+        for (id, restless) in &self.restless {
+            due.entry(*id).or_insert_with(|| restless.case.clone());
+        }
+        self.mark = changes.mark;
+        let mut due: Vec<Case> = due.into_values().collect();
+        due.sort_unstable_by_key(|case| (case.opened_at, case.id.0));
+        Ok(due)
+    }
+
+    fn is_restless(&mut self, case: Case, glimpse: Option<Glimpse>) {
+        self.engine.lookout().no_rest(&case.key.queue_id);
+        self.restless.insert(case.id, Restless { case, glimpse });
     }
 
     fn look_after(
@@ -143,42 +233,50 @@ impl Sweep {
         case: &Case,
     ) -> Result<Found, MoveError> {
         let id = &case.key.queue_id;
-        // Before anything is read, so that whatever changes meanwhile is seen as a change next time.
+        // Both before anything is read, so that whatever changes meanwhile is seen as a change next time.
+        let watched = self.engine.lookout().let_rest(instance, id, case.id);
         let glimpse = Glimpse::of(instance, id).map_err(|source| looking(instance, id, source))?;
-        if glimpse.is_some() && self.seen.get(&case.id) == glimpse.as_ref() {
-            return Ok(Found::Looked);
+        let found = |glimpse: Glimpse| {
+            if watched && RESTING_PLACES.contains(&glimpse.queue) {
+                Found::AtRest
+            } else {
+                Found::Restless(Some(glimpse).filter(Glimpse::is_settled))
+            }
+        };
+        let before = self.restless.get(&case.id).and_then(|known| known.glimpse);
+        if let (Some(now), Some(before)) = (glimpse, before)
+            && now == before
+        {
+            return Ok(found(now));
         }
-        self.seen.remove(&case.id);
         let recipients = self.store.recipients(case.id)?;
-        if glimpse.is_none() {
+        let Some(glimpse) = glimpse else {
             // Otherwise it is only waited for the move that has taken it away.
             let waited_for = recipients.iter().any(ending::waits);
             return Ok(if waited_for {
                 Found::Absent(recipients)
             } else {
-                Found::Looked
+                Found::Restless(None)
             });
-        }
+        };
         let (sighting, source) = source::sight(instance, &case.key)?;
         let ended = ending::ended(instance, case, &recipients, &sighting, source.as_ref())?;
         self.settle(case, &recipients, ended)?;
-        if let (Sighting::Queued(queue), Some(source)) = (sighting, source) {
-            // What is on hold is an admin's matter, or ours in the middle of a move.
-            if queue != Queue::Hold {
-                self.join(instance, config, case, &source, &recipients)?;
-            }
-            if let Some(glimpse) = glimpse.filter(Glimpse::is_settled) {
-                self.seen.insert(case.id, glimpse);
-            }
+        let (Sighting::Queued(queue), Some(source)) = (sighting, source) else {
+            return Ok(Found::Restless(None));
+        };
+        // What is on hold is an admin's matter, or ours in the middle of a move.
+        if queue != Queue::Hold {
+            self.join(instance, config, case, &source, &recipients)?;
         }
-        Ok(Found::Looked)
+        Ok(found(glimpse))
     }
 
     /// Ends the cases of messages that are in no queue. What has only changed queues is looked after next time.
     fn end(
         &mut self,
         instance: &Instance,
-        absent: Vec<(&Case, Vec<Recipient>)>,
+        absent: &[(Case, Vec<Recipient>)],
     ) -> Result<(), MoveError> {
         let Some((first, _)) = absent.first() else {
             return Ok(());
@@ -197,8 +295,8 @@ impl Sweep {
                 continue;
             }
             let ended = source::gone(instance, id)
-                .and_then(|gone| ending::ended(instance, case, &recipients, &gone, None))
-                .and_then(|ended| Ok(self.settle(case, &recipients, ended)?));
+                .and_then(|gone| ending::ended(instance, case, recipients, &gone, None))
+                .and_then(|ended| Ok(self.settle(case, recipients, ended)?));
             match ended {
                 Ok(()) => drop(self.troubles.remove(&case.id)),
                 Err(error) => self.complain(case, error)?,

@@ -390,3 +390,18 @@ fn run_within(command: &mut Command, limit: Duration) -> Result<Output, PostfixE
         Err(PostfixError::failed(command, &output))
     }
 }
+
+#[cfg(test)]
+impl Instance {
+    /// One below `directory`, with nothing in its queues, which are not hashed.
+    pub fn bare(directory: &Path) -> Self {
+        use std::fs;
+        fs::create_dir_all(directory.join("hold")).unwrap();
+        let at = directory.display();
+        let settings =
+            format!("compatibility_level = 3.6\nqueue_directory = {at}\nhash_queue_names =\n");
+        fs::write(directory.join("main.cf"), settings).unwrap();
+        fs::write(directory.join("master.cf"), "").unwrap();
+        Self::load(directory).unwrap()
+    }
+}

@@ -193,21 +193,6 @@ impl Store {
             Ok(touched)
         })
     }
-
-    /// The cases that are open or watched, of those that were opened at this time or later (Unix milliseconds).
-    ///
-    /// # Errors
-    /// When the store fails.
-    pub fn unfinished_since(&self, opened_at: i64) -> Result<Vec<Case>, StoreError> {
-        self.read("cannot list cases", |connection| {
-            connection
-                .prepare_cached(&format!(
-                    "SELECT {CASE_COLUMNS} FROM cases WHERE opened_at >= ?1 AND state <> 'closed' ORDER BY opened_at, id"
-                ))?
-                .query_map([opened_at], case_of)?
-                .collect()
-        })
-    }
 }
 
 pub(super) fn address_of(tx: &Transaction<'_>, recipient: i64) -> rusqlite::Result<String> {

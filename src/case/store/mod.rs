@@ -9,6 +9,7 @@
 mod admission;
 mod alerts;
 mod cases;
+mod changes;
 mod consents;
 mod health;
 mod history;
@@ -40,6 +41,7 @@ use super::{
 pub use admission::{Admitted, NewCase, NewRecipient};
 pub use alerts::Alert;
 pub use cases::Ending;
+pub use changes::{ChangeMark, Changes};
 pub use consents::{Consent, NewConsent};
 pub use health::{Health, Integrity, Version};
 pub use history::{HistoryFilter, HistoryLine};

@@ -3,13 +3,13 @@
 use super::*;
 use crate::case::MessageKey;
 
-fn store() -> (tempfile::TempDir, Store) {
+pub(super) fn store() -> (tempfile::TempDir, Store) {
     let directory = tempfile::tempdir().unwrap();
     let store = Store::open(&directory.path().join("posttls.db"), true).unwrap();
     (directory, store)
 }
 
-fn new_case(queue_id: &str, arrival: i64) -> NewCase {
+pub(super) fn new_case(queue_id: &str, arrival: i64) -> NewCase {
     let recipient = |address: &str, state, may_send| NewRecipient {
         address: address.parse().unwrap(),
         failure: Failure::NotOffered,

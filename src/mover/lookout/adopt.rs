@@ -1,7 +1,8 @@
 //! What is watched: every open case's message, from soon after it was opened, and every copy from the moment before the
 //! may instance gets it.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
+use std::ops::Bound;
 use std::os::fd::AsRawFd as _;
 use std::sync::Arc;
 use std::thread;
@@ -14,15 +15,16 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use super::file::Watched;
 use super::{Lookout, NEW_CASES, Side, State, travel};
-use crate::case::{Case, CaseId, MessageKey};
+use crate::case::store::ChangeMark;
+use crate::case::{Case, CaseId, CaseState, MessageKey};
 use crate::mover::engine::{Engine, Pair};
 use crate::mover::{MoveError, copy, source};
 use crate::postfix::{Instance, Log, Queue, QueueId, RecipientState};
 
-/// Between two looks at all cases, for those that were missed and those that are over.
-const ALL_CASES: Duration = Duration::from_secs(60);
-/// A case may be committed this much later than its time says, in milliseconds.
-const LATE_MS: i64 = 15_000;
+/// Between two looks for copies in the may instance that are not watched.
+const COPIES: Duration = Duration::from_secs(60);
+/// Messages that were missed, at a time.
+const MISSED_AT_A_TIME: usize = 10;
 /// Open files that are left to the rest of the mover.
 const OTHER_FILES: u64 = 512;
 
@@ -34,42 +36,69 @@ pub(super) struct Subject<'a> {
     pub key: &'a MessageKey,
 }
 
+/// What is known of the cases from one look at the store to the next.
+#[derive(Default)]
+struct Adoption {
+    mark: Option<ChangeMark>,
+    /// Cases whose messages were not found just then, or for which there is no room.
+    missed: BTreeMap<CaseId, Case>,
+    /// Who was the last of these to have a turn.
+    turn: Option<CaseId>,
+    /// When the copies in the may instance were looked for.
+    copies: Option<Instant>,
+}
+
 impl Lookout {
     pub(super) fn adopt_all(&self, engine: &Engine) {
-        let mut since = 0;
-        let mut looked: Option<Instant> = None;
+        let mut known = Adoption::default();
         loop {
-            let all = looked.is_none_or(|when| when.elapsed() >= ALL_CASES);
-            let from = if all { 0 } else { since - LATE_MS };
-            let now = crate::case::store::now_ms();
             let pair = engine.pair().map_err(MoveError::from);
-            match pair.and_then(|pair| self.adopt(&pair, from)) {
-                Ok(()) => {
-                    since = now;
-                    looked = if all { Some(Instant::now()) } else { looked };
-                }
-                Err(error) => error!("looking for messages to watch: {error}"),
+            if let Err(error) = pair.and_then(|pair| self.adopt(&pair, &mut known)) {
+                error!("looking for messages to watch: {error}");
             }
             thread::sleep(NEW_CASES);
         }
     }
 
-    /// Watches what is not watched yet: cases opened at this time or later, in Unix milliseconds. From zero on it looks
-    /// at all there are, and at the copies in the may instance, too.
-    fn adopt(&self, pair: &Arc<Pair>, from: i64) -> Result<(), MoveError> {
-        let cases = self.store.unfinished_since(from)?;
-        for case in &cases {
+    /// Watches what is not watched yet, and no longer what nobody waits for.
+    fn adopt(&self, pair: &Arc<Pair>, known: &mut Adoption) -> Result<(), MoveError> {
+        let changes = self.store.changes(known.mark.as_ref())?;
+        if changes.all {
+            known.missed.clear();
+            self.forget_all_but(&mut self.lock(), &changes.cases);
+        }
+        // Some of those that were missed have a turn each time: a message changes queues just when it is looked for.
+        let rest = (
+            known.turn.map_or(Bound::Unbounded, Bound::Excluded),
+            Bound::Unbounded,
+        );
+        let again = known.missed.range(rest).take(MISSED_AT_A_TIME);
+        let again: Vec<Case> = again.map(|(_, case)| case.clone()).collect();
+        known.turn = again.get(MISSED_AT_A_TIME - 1).map(|last| last.id);
+        for case in changes.cases.into_iter().chain(again) {
+            if case.state == CaseState::Closed {
+                known.missed.remove(&case.id);
+                self.forget(&mut self.lock(), &case);
+                continue;
+            }
             let subject = Subject {
                 side: Side::Encrypt,
                 id: &case.key.queue_id,
                 case: case.id,
                 key: &case.key,
             };
-            self.watch(&mut self.lock(), pair, &subject);
+            let mut state = self.lock();
+            self.watch(&mut state, pair, &subject);
+            if state.is_watched(&case) {
+                known.missed.remove(&case.id);
+            } else {
+                known.missed.insert(case.id, case);
+            }
         }
-        if from == 0 {
-            self.forget_finished(&mut self.lock(), &cases);
+        known.mark = changes.mark;
+        if known.copies.is_none_or(|when| when.elapsed() >= COPIES) {
             self.adopt_copies(pair)?;
+            known.copies = Some(Instant::now());
         }
         Ok(())
     }
@@ -128,6 +157,10 @@ impl Lookout {
         if state.by_name.contains_key(&name) {
             return None;
         }
+        if state.most > 0 && state.watched.len() >= state.most {
+            state.complain("the limit of open files; see LimitNOFILE in the unit");
+            return None;
+        }
         let instance = subject.side.of(pair);
         let queues = [Queue::Deferred, Queue::Active, Queue::Hold, Queue::Incoming];
         let found = queues.iter().find_map(|queue| {
@@ -135,10 +168,6 @@ impl Lookout {
             let found = source::open(instance, *queue, subject.id, false).ok()??;
             found.is_message(subject.key).then_some(found)
         })?;
-        if state.most > 0 && state.watched.len() >= state.most {
-            state.complain("the limit of open files; see LimitNOFILE in the unit");
-            return None;
-        }
         // By the open file, so that it is this inode whatever has become of the path.
         let itself = format!("/proc/self/fd/{}", found.file.as_raw_fd());
         let wanted = WatchFlags::MODIFY
@@ -195,7 +224,7 @@ impl Lookout {
     }
 
     /// Watches no longer what nobody waits for.
-    fn forget_finished(&self, state: &mut State, unfinished: &[Case]) {
+    fn forget_all_but(&self, state: &mut State, unfinished: &[Case]) {
         let wanted: HashSet<CaseId> = unfinished.iter().map(|case| case.id).collect();
         let over: Vec<i32> = state
             .watched
@@ -207,9 +236,26 @@ impl Lookout {
             self.unwatch(state, wd);
         }
     }
+
+    fn forget(&self, state: &mut State, case: &Case) {
+        if let Some(wd) = state.watch_of(case) {
+            self.unwatch(state, wd);
+        }
+    }
 }
 
 impl State {
+    fn watch_of(&self, case: &Case) -> Option<i32> {
+        let name = (Side::Encrypt, case.key.queue_id.clone());
+        let wd = *self.by_name.get(&name)?;
+        let watched = self.watched.get(&wd)?;
+        (watched.case == case.id).then_some(wd)
+    }
+
+    fn is_watched(&self, case: &Case) -> bool {
+        self.watch_of(case).is_some()
+    }
+
     fn complain(&mut self, what: &str) {
         if !self.full {
             self.full = true;

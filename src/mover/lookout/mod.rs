@@ -9,6 +9,7 @@
 mod adopt;
 mod file;
 mod judge;
+mod rest;
 mod travel;
 mod wait;
 
@@ -31,6 +32,8 @@ use super::engine::{Engine, Pair};
 use crate::case::store::{Store, StoreError};
 use crate::postfix::{Instance, Log, QueueId};
 use file::{Place, Watched};
+use rest::Rest;
+pub use rest::{RESTING_PLACES, Stirred};
 
 /// Between two looks at the store for new cases.
 const NEW_CASES: Duration = Duration::from_millis(250);
@@ -77,6 +80,7 @@ struct State {
     by_name: HashMap<(Side, QueueId), i32>,
     log_directories: HashMap<i32, (Side, Log)>,
     known_directories: HashSet<PathBuf>,
+    rest: Rest,
     /// Files that may be kept open.
     most: usize,
     /// Said once that there is no room for more.
@@ -182,6 +186,7 @@ impl Lookout {
                 Ok(event) if event.events().contains(ReadFlags::QUEUE_OVERFLOW) => {
                     info!("too much happened in the queues at once; looking at every message");
                     state.changed = state.watched.keys().copied().collect();
+                    state.rest.lose_track();
                 }
                 Ok(event) => {
                     let name = event.file_name().and_then(|name| name.to_str().ok());
@@ -242,8 +247,11 @@ impl Lookout {
 }
 
 impl State {
-    /// Takes an event: of a watched message, or of a directory of logs.
+    /// Takes an event: of a watched message, or of a directory of messages or logs.
     fn take(&mut self, wd: i32, what: ReadFlags, name: Option<&str>) {
+        if self.rest.take(wd, what, name) {
+            return;
+        }
         if let Some((side, log)) = self.log_directories.get(&wd).copied() {
             let id = name.and_then(|name| name.parse().ok());
             let wd = id.and_then(|id| self.by_name.get(&(side, id)));
