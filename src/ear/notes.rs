@@ -59,7 +59,7 @@ impl Notes {
         let before = self.late.take();
         let stuck = before.is_some_and(|done| done.try_recv() == Err(TryRecvError::Empty));
         match self.to.try_send(note) {
-            // When it takes longer the note comes too late to be of use, and the recipient is known to be "sent".
+            // When it takes longer the mover may be quicker, and the recipient is known to be "sent" until it is noted.
             Ok(()) if stuck || finished.recv_timeout(PATIENCE).is_err() => {
                 self.late.set(Some(finished));
             }

@@ -116,14 +116,8 @@ impl Store {
         recipients: &[i64],
     ) -> Result<Vec<Arrival>, StoreError> {
         self.write("cannot record what the may instance did", |tx| {
-            let heard: Vec<(i64, Passage, String)> = tx
-                .prepare_cached(
-                    "SELECT id, passage, reply FROM hearings WHERE copy_name = ?1 ORDER BY id",
-                )?
-                .query_map([copy], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?
-                .collect::<rusqlite::Result<_>>()?;
-            // Which delivery was whose can be told only when it makes no difference.
-            let alike = heard.windows(2).all(|pair| pair[0].1 == pair[1].1);
+            let heard = heard_of(tx, copy)?;
+            let alike = are_alike(&heard);
             let mut heard = heard.into_iter();
             let mut arrivals = Vec::new();
             for id in recipients {
@@ -189,7 +183,8 @@ impl Store {
         })
     }
 
-    /// The copy that has this inode number, if it is one of ours and under way: for posttls-ear, which knows no more.
+    /// The copy that has this inode number, if it is one of ours and under way, or has ended unheard: for posttls-ear,
+    /// which knows no more.
     ///
     /// # Errors
     /// When the store fails.
@@ -200,10 +195,11 @@ impl Store {
                     "SELECT m.copy_name FROM moves m JOIN move_recipients mr ON mr.move_id = m.id AND mr.outcome = 'released'
                      JOIN recipients r ON r.id = mr.recipient_id
                      WHERE substr(m.copy_name, 6) = ?1 AND m.copy_name IS NOT NULL
-                     AND (r.passage = 'deferred' OR r.passage IS NULL AND r.passage_at IS NULL)
+                     AND (r.passage = 'deferred' OR r.passage IS NULL AND r.passage_at IS NULL
+                          OR r.passage = 'sent' AND r.passage_detail = ?2)
                      ORDER BY m.id DESC LIMIT 1",
                 )?
-                .query_row([format!("{inode:X}")], |row| row.get(0))
+                .query_row(params![format!("{inode:X}"), said(Passage::Sent, "")], |row| row.get(0))
                 .optional()
         })
     }
@@ -229,9 +225,65 @@ impl Store {
             }
             tx.prepare_cached("INSERT INTO hearings (copy_name, passage, reply, heard_at) VALUES (?1, ?2, ?3, ?4)")?
                 .execute(params![copy, passage, reply, now_ms()])?;
+            match_late(tx, copy)?;
             Ok(true)
         })
     }
+}
+
+/// A delivery that posttls-ear heard of: its number, how it went, and the last reply of the server.
+type Hearing = (i64, Passage, String);
+
+fn heard_of(tx: &Transaction<'_>, copy: &QueueId) -> rusqlite::Result<Vec<Hearing>> {
+    tx.prepare_cached("SELECT id, passage, reply FROM hearings WHERE copy_name = ?1 ORDER BY id")?
+        .query_map([copy], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?
+        .collect()
+}
+
+/// Which delivery was whose can be told only when it makes no difference.
+fn are_alike(heard: &[Hearing]) -> bool {
+    heard.windows(2).all(|pair| pair[0].1 == pair[1].1)
+}
+
+/// The mover may have been quicker to see the marks than the ear to say what it heard: both wait for the same store. Then
+/// the recipients of whom nobody had heard when they had all ended are told what was heard of them.
+fn match_late(tx: &Transaction<'_>, copy: &QueueId) -> rusqlite::Result<()> {
+    let unheard: Vec<i64> = tx
+        .prepare_cached(
+            "SELECT r.id FROM moves m
+             JOIN move_recipients mr ON mr.move_id = m.id AND mr.outcome = 'released'
+             JOIN recipients r ON r.id = mr.recipient_id
+             WHERE substr(m.copy_name, 6) = substr(?1, 6) AND m.copy_name = ?1
+             AND r.passage = 'sent' AND r.passage_detail = ?2 ORDER BY r.number",
+        )?
+        .query_map(params![copy, said(Passage::Sent, "")], |row| row.get(0))?
+        .collect::<rusqlite::Result<_>>()?;
+    let heard = heard_of(tx, copy)?;
+    let matching = !unheard.is_empty() && heard.len() >= unheard.len() && are_alike(&heard);
+    if !matching || are_under_way(tx, copy)? {
+        return Ok(());
+    }
+    for (recipient, (hearing, passage, reply)) in unheard.into_iter().zip(heard) {
+        tx.prepare_cached("DELETE FROM hearings WHERE id = ?1")?
+            .execute([hearing])?;
+        let detail = said(passage, &reply);
+        tx.prepare_cached("UPDATE recipients SET passage = ?2, passage_detail = ?3 WHERE id = ?1")?
+            .execute(params![recipient, passage, detail])?;
+        has_passed(tx, copy, recipient, passage, &detail)?;
+    }
+    Ok(())
+}
+
+/// Have any recipients of `copy` not ended?
+fn are_under_way(tx: &Transaction<'_>, copy: &QueueId) -> rusqlite::Result<bool> {
+    tx.prepare_cached(
+        "SELECT EXISTS (
+             SELECT 1 FROM moves m JOIN move_recipients mr ON mr.move_id = m.id AND mr.outcome = 'released'
+             JOIN recipients r ON r.id = mr.recipient_id
+             WHERE substr(m.copy_name, 6) = substr(?1, 6) AND m.copy_name = ?1
+             AND (r.passage = 'deferred' OR r.passage IS NULL AND r.passage_at IS NULL))",
+    )?
+    .query_row([copy], |row| row.get(0))
 }
 
 /// What is recorded of a delivery.
@@ -279,28 +331,112 @@ fn set(
     if changed == 0 {
         return Ok(false);
     }
+    has_passed(tx, copy, recipient, passage, detail)?;
+    if passage.is_final() && !are_under_way(tx, copy)? {
+        // What was heard twice, after a delivery that Postfix repeated, is of no use to anybody once all have ended.
+        tx.prepare_cached("DELETE FROM hearings WHERE copy_name = ?1")?
+            .execute([copy])?;
+    }
+    Ok(true)
+}
+
+/// Writes it into the case's history, and draws the conclusion.
+fn has_passed(
+    tx: &Transaction<'_>,
+    copy: &QueueId,
+    recipient: i64,
+    passage: Passage,
+    detail: &str,
+) -> rusqlite::Result<()> {
     let address = address_of(tx, recipient)?;
     let case = case_of(tx, recipient)?;
-    record(
-        tx,
-        case,
-        &address,
-        event(passage),
-        &format!("{copy}: {detail}"),
-    )?;
+    let detail = format!("{copy}: {detail}");
+    record(tx, case, &address, event(passage), &detail)?;
     if passage == Passage::Encrypted {
         end_of_domain(tx, case, &address)?;
     }
-    if passage.is_final() {
-        // What was heard twice, after a delivery that Postfix repeated, is of no use to anybody once all have ended.
-        tx.prepare_cached(
-            "DELETE FROM hearings WHERE copy_name = ?1 AND NOT EXISTS (
-                 SELECT 1 FROM moves m JOIN move_recipients mr ON mr.move_id = m.id AND mr.outcome = 'released'
-                 JOIN recipients r ON r.id = mr.recipient_id
-                 WHERE substr(m.copy_name, 6) = substr(?1, 6) AND m.copy_name = ?1
-                 AND (r.passage = 'deferred' OR r.passage IS NULL AND r.passage_at IS NULL))",
-        )?
-        .execute([copy])?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{new_case, store};
+    use super::*;
+    use crate::case::{Action, Actor, Outcome};
+
+    /// A copy that was made for the first `count` recipients of a message, and their numbers.
+    fn copy(store: &Store, count: usize) -> (CaseId, QueueId, Vec<i64>) {
+        let mut new = new_case("ABCDEF1", 100);
+        for recipient in &mut new.recipients {
+            recipient.state = crate::case::RecipientState::Open;
+            recipient.may_send = true;
+        }
+        let case = store.admit(&new).unwrap().case;
+        let all = store.recipients(case).unwrap().into_iter().take(count);
+        let ids: Vec<i64> = all.map(|one| one.id).collect();
+        let send: Vec<_> = ids.iter().map(|id| (*id, Action::Send)).collect();
+        let decided = store.decide(case, &send, Actor::Link, "::1").unwrap();
+        let outcomes: Vec<_> = ids.iter().map(|id| (*id, Outcome::Released)).collect();
+        let name: QueueId = "12345ABCDEF".parse().unwrap();
+        let id = decided.planned.unwrap();
+        store
+            .begin_move(id, Some(name.as_str()), &outcomes)
+            .unwrap();
+        let done = store.load_move(id).unwrap().unwrap();
+        store.finish_move(&done, "handed over").unwrap();
+        (case, name, ids)
     }
-    Ok(true)
+
+    fn passages(store: &Store, case: CaseId, count: usize) -> Vec<Option<Passage>> {
+        let all = store.recipients(case).unwrap().into_iter().take(count);
+        all.map(|one| one.passage).collect()
+    }
+
+    #[test]
+    fn what_the_ear_says_late_counts_all_the_same() {
+        let (_directory, store) = store();
+        let (case, name, ids) = copy(&store, 2);
+        let hear = |passage| store.hear(&name, passage, "250 Ok", true).unwrap();
+        let inode = 0xAB_CDEF;
+        assert_eq!(store.copy_of_inode(inode).unwrap().as_ref(), Some(&name));
+        store.record_deliveries(&name, &ids).unwrap();
+        assert_eq!(passages(&store, case, 2), [Some(Passage::Sent); 2]);
+        assert_eq!(store.copy_of_inode(inode).unwrap().as_ref(), Some(&name));
+        // One of the two, and nobody knows which.
+        assert!(hear(Passage::Clear));
+        assert_eq!(passages(&store, case, 2), [Some(Passage::Sent); 2]);
+        assert!(hear(Passage::Clear));
+        assert_eq!(passages(&store, case, 2), [Some(Passage::Clear); 2]);
+        assert_eq!(store.unmatched_hearings(&name).unwrap(), 0);
+        let told = |what: &str| {
+            let events = store.events(case).unwrap().into_iter();
+            events.filter(|event| event.what == what).count()
+        };
+        assert_eq!((told("sent"), told("sent-clear")), (2, 2));
+        assert_eq!(store.copy_of_inode(inode).unwrap(), None);
+    }
+
+    #[test]
+    fn what_was_heard_late_of_two_kinds_tells_nobody_apart() {
+        let (_directory, store) = store();
+        let (case, name, ids) = copy(&store, 2);
+        store.record_deliveries(&name, &ids).unwrap();
+        store.hear(&name, Passage::Clear, "250 Ok", true).unwrap();
+        store
+            .hear(&name, Passage::Encrypted, "250 Ok", true)
+            .unwrap();
+        assert_eq!(passages(&store, case, 2), [Some(Passage::Sent); 2]);
+    }
+
+    #[test]
+    fn while_one_is_under_way_what_is_heard_may_be_about_that_one() {
+        let (_directory, store) = store();
+        let (case, name, ids) = copy(&store, 2);
+        store.record_deliveries(&name, &ids[..1]).unwrap();
+        store.hear(&name, Passage::Clear, "250 Ok", true).unwrap();
+        assert_eq!(passages(&store, case, 2), [Some(Passage::Sent), None]);
+        store.record_deliveries(&name, &ids[1..]).unwrap();
+        let both = [Some(Passage::Sent), Some(Passage::Clear)];
+        assert_eq!(passages(&store, case, 2), both);
+    }
 }
