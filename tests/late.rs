@@ -73,7 +73,7 @@ fn a_refused_connection_that_turns_into_a_server_without_tls_is_the_sender_s_mat
     assert_eq!(events(&case, "stuck"), 1, "{case}");
     assert!(stage.log().contains("source=sweep"), "{}", stage.log());
 
-    assert!(stage.is_told("bob@down.test"));
+    stage.hears_of("bob@down.test");
 
     // Another attempt fails alike, and another sweep has passed when a second message's case has ended.
     let (other, _) = stage.stuck(&["eve@refuse.test"], "other");

@@ -68,6 +68,13 @@ impl Stage {
         owed.expect("what is owed") > 0 || mails.iter().any(names)
     }
 
+    /// Waits until that is so: between the mail server's word and the mailbox nobody knows of a mail.
+    pub fn hears_of(&self, recipient: &str) {
+        self.wait(&format!("the sender to hear of {recipient}"), || {
+            self.is_told(recipient).then_some(())
+        });
+    }
+
     /// Waits for a mail with this subject.
     pub fn mail(&self, subject: &str) -> Mail {
         self.wait(&format!("a mail {subject:?}"), || {
