@@ -1,9 +1,11 @@
 //! What one notice, one release and one sweep cost while few or very many messages wait, in queue and store; and what a
 //! minute costs when nothing happens, beside the older way. All sizes stand side by side and take turns.
 
+use std::fs;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use posttls::mover::{Engine, Sweep};
 use posttls::postfix::Instance;
@@ -19,6 +21,8 @@ use crate::{Effort, memory, older, plot};
 
 /// The older way takes minutes for more.
 const OLDER_MOST: u64 = 10_000;
+/// Messages to which something happens between two sweeps.
+const TOUCHED: usize = 10;
 /// Of the processor time of a process.
 const TICKS_A_SECOND: f64 = 100.0;
 
@@ -28,7 +32,8 @@ struct Sized {
     watch: Watch,
     notices: Vec<f64>,
     releases: Vec<f64>,
-    sweeps: Vec<f64>,
+    /// While nothing happens, and with some messages touched since the last one.
+    sweeps: [Vec<f64>; 2],
 }
 
 pub fn run(effort: Effort, table: &mut Table) {
@@ -38,7 +43,7 @@ pub fn run(effort: Effort, table: &mut Table) {
     let mut all: Vec<Sized> = sizes.iter().map(|size| filled(&sink, *size)).collect();
     let mut kept = Kept::new(1);
     for one in &mut all {
-        one.sweeps = sweeps(&one.stage, effort.pick(7, 3));
+        one.sweeps = sweeps(&one.stage, effort.pick(15, 5));
         eprintln!("  {} pending: swept", one.pending);
     }
     for one in &all {
@@ -98,33 +103,50 @@ fn filled(sink: &Sink, pending: u64) -> Sized {
         stage,
         notices: Vec::new(),
         releases: Vec::new(),
-        sweeps: Vec::new(),
+        sweeps: Default::default(),
     }
 }
 
 /// Sweeps as the mover does, in this process. The first ones, which read every file, only warm up.
-fn sweeps(stage: &Stage, rounds: usize) -> Vec<f64> {
+fn sweeps(stage: &Stage, rounds: usize) -> [Vec<f64>; 2] {
     let store = Arc::new(stage.store());
     let load = |which| Instance::load(&stage.sandbox.config_dir(which)).expect("an instance");
     let (encrypt, may) = (
         load(sandbox::Instance::Encrypt),
         load(sandbox::Instance::May),
     );
+    let some = waiting(&encrypt);
     let engine = Arc::new(Engine::new(Arc::clone(&store), encrypt, may));
     let mut sweep = Sweep::new(store, engine);
     let config = stage.config();
-    let mut times = Vec::new();
-    for round in 0..rounds + 2 {
+    let mut run = || {
         let start = Instant::now();
         sweep.run(&config).unwrap_or_else(|error| panic!("{error}"));
-        if round >= 2 {
-            times.push(ms(start.elapsed()));
-        } else {
-            // Files that have just been written are read again.
-            thread::sleep(Duration::from_secs(3));
+        ms(start.elapsed())
+    };
+    for _ in 0..2 {
+        run();
+    }
+    let mut times = [Vec::new(), Vec::new()];
+    for _ in 0..rounds {
+        times[0].push(run());
+        for path in &some {
+            let file = fs::File::options().append(true).open(path);
+            let time = SystemTime::now() + Duration::from_secs(10 * 86_400);
+            file.and_then(|file| file.set_modified(time))
+                .expect("a file of the queue");
         }
+        times[1].push(run());
     }
     times
+}
+
+/// Some of the files in the deferred queue.
+fn waiting(instance: &Instance) -> Vec<PathBuf> {
+    let directories = fs::read_dir(instance.queue_directory.join("deferred")).expect("a queue");
+    let files = directories.filter_map(|directory| fs::read_dir(directory.ok()?.path()).ok());
+    let files = files.flatten().filter_map(|file| Some(file.ok()?.path()));
+    files.take(TOUCHED).collect()
 }
 
 /// Processor time of each mover with its children, those that have ended, too, a minute, when it has settled.
@@ -199,7 +221,10 @@ fn report(table: &mut Table, all: &[Sized]) {
         ("One release (click to `queue active`)", &|one| {
             one.releases.clone()
         }),
-        ("One sweep", &|one| one.sweeps.clone()),
+        ("One sweep, nothing touched", &|one| one.sweeps[0].clone()),
+        (&format!("One sweep, {TOUCHED} messages touched"), &|one| {
+            one.sweeps[1].clone()
+        }),
     ] {
         let first = Figures::new(figures(&all[0])).median();
         for one in all {

@@ -1,7 +1,7 @@
 //! What is watched: every open case's message, from soon after it was opened, and every copy from the moment before the
 //! may instance gets it.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeSet, HashSet};
 use std::ops::Bound;
 use std::os::fd::AsRawFd as _;
 use std::sync::Arc;
@@ -41,7 +41,7 @@ pub(super) struct Subject<'a> {
 struct Adoption {
     mark: Option<ChangeMark>,
     /// Cases whose messages were not found just then, or for which there is no room.
-    missed: BTreeMap<CaseId, Case>,
+    missed: BTreeSet<CaseId>,
     /// Who was the last of these to have a turn.
     turn: Option<CaseId>,
     /// When the copies in the may instance were looked for.
@@ -72,10 +72,20 @@ impl Lookout {
             known.turn.map_or(Bound::Unbounded, Bound::Excluded),
             Bound::Unbounded,
         );
-        let again = known.missed.range(rest).take(MISSED_AT_A_TIME);
-        let again: Vec<Case> = again.map(|(_, case)| case.clone()).collect();
-        known.turn = again.get(MISSED_AT_A_TIME - 1).map(|last| last.id);
-        for case in changes.cases.into_iter().chain(again) {
+        let again: Vec<CaseId> = known
+            .missed
+            .range(rest)
+            .take(MISSED_AT_A_TIME)
+            .copied()
+            .collect();
+        known.turn = again.get(MISSED_AT_A_TIME - 1).copied();
+        let mut cases = changes.cases;
+        if self.lock().has_room() {
+            for id in again {
+                cases.extend(self.store.case(id)?);
+            }
+        }
+        for case in cases {
             if case.state == CaseState::Closed {
                 known.missed.remove(&case.id);
                 self.forget(&mut self.lock(), &case);
@@ -92,7 +102,7 @@ impl Lookout {
             if state.is_watched(&case) {
                 known.missed.remove(&case.id);
             } else {
-                known.missed.insert(case.id, case);
+                known.missed.insert(case.id);
             }
         }
         known.mark = changes.mark;
@@ -157,7 +167,7 @@ impl Lookout {
         if state.by_name.contains_key(&name) {
             return None;
         }
-        if state.most > 0 && state.watched.len() >= state.most {
+        if !state.has_room() {
             state.complain("the limit of open files; see LimitNOFILE in the unit");
             return None;
         }
@@ -254,6 +264,10 @@ impl State {
 
     fn is_watched(&self, case: &Case) -> bool {
         self.watch_of(case).is_some()
+    }
+
+    fn has_room(&self) -> bool {
+        self.most == 0 || self.watched.len() < self.most
     }
 
     fn complain(&mut self, what: &str) {
