@@ -117,6 +117,7 @@ impl<'a> Writer<'a> {
             case,
             kind,
             period_ms: rules::window_ms(&self.config.limits),
+            ceiling: self.config.limits.per_hour,
             hook_ms: HOOK_MS,
         }
     }

@@ -27,6 +27,8 @@ pub struct Wanted<'a> {
     pub kind: LetterKind,
     /// How far back the caller must know what was written, in milliseconds.
     pub period_ms: i64,
+    /// How many mails to anybody in the last hour are too many: nobody counts further.
+    pub ceiling: u32,
     /// How long news of a case that a notice announced are left to the hook, in milliseconds.
     pub hook_ms: i64,
 }
@@ -45,7 +47,7 @@ pub struct PastLetter {
 pub struct History {
     /// Mails to this sender, the oldest first.
     pub to_sender: Vec<PastLetter>,
-    /// Mails to anybody in the last hour.
+    /// Mails to anybody in the last hour, as far as they must be counted: below [`Wanted::ceiling`], any number below it.
     pub to_all: u32,
     /// Other messages of this sender that have waited to be told of for longer than the hook needs.
     pub waiting: u32,
@@ -237,12 +239,7 @@ fn history(connection: &Connection, wanted: &Wanted<'_>, now: i64) -> rusqlite::
             },
         )?
         .collect::<rusqlite::Result<_>>()?;
-    let to_all = connection
-        .prepare_cached(
-            "SELECT count(*) FROM letters WHERE claimed_at > ?1 AND claimed_at < ?3
-             AND (sent_at IS NOT NULL OR claimed_at > ?2)",
-        )?
-        .query_row([now - HOUR_MS, alive, to_come], |row| row.get(0))?;
+    let to_all = to_all(connection, wanted.ceiling, now)?;
     // A hundred is as good as any larger number: `limits.first` is at most that.
     let waiting = connection
         .prepare_cached(
@@ -257,4 +254,33 @@ fn history(connection: &Connection, wanted: &Wanted<'_>, now: i64) -> rusqlite::
         to_all,
         waiting,
     })
+}
+
+/// [`History::to_all`]. While there are fewer rows than the ceiling allows they are not looked at, one by one: every hook
+/// comes here under the write lock, and the others wait for it.
+fn to_all(connection: &Connection, ceiling: u32, now: i64) -> rusqlite::Result<u32> {
+    // No two rows have the same number. Each subquery is one step in the table; of both in one SQLite would read it all.
+    let rows: i64 = connection
+        .prepare_cached(
+            "SELECT coalesce((SELECT max(id) FROM letters) - (SELECT min(id) FROM letters) + 1, 0)",
+        )?
+        .query_row([], |row| row.get(0))?;
+    let most = u32::try_from(rows).unwrap_or(u32::MAX);
+    if most < ceiling {
+        return Ok(most);
+    }
+    connection
+        .prepare_cached(
+            "SELECT count(*) FROM (SELECT 1 FROM letters WHERE claimed_at > ?1 AND claimed_at < ?3
+             AND (sent_at IS NOT NULL OR claimed_at > ?2) LIMIT ?4)",
+        )?
+        .query_row(
+            params![
+                now - HOUR_MS,
+                now - CLAIM_LIFE_MS,
+                now + CLAIM_LIFE_MS,
+                ceiling
+            ],
+            |row| row.get(0),
+        )
 }

@@ -55,6 +55,7 @@ fn closed_case(store: &Store, queue_id: &str, sender: Option<&str>) -> CaseId {
         case: Some(case),
         kind: LetterKind::Reminder,
         period_ms: 0,
+        ceiling: 1,
         hook_ms: 0,
     };
     let LetterClaim::Yours(letter) = store

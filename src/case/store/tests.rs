@@ -226,3 +226,42 @@ fn what_was_seen_in_the_queue_ends_what_waits_and_touches_no_decision() {
     assert_eq!(states, [RecipientState::Releasing, delivered, delivered]);
     assert_eq!(store.case(case).unwrap().unwrap().state, CaseState::Open);
 }
+
+#[test]
+fn mails_to_all_are_counted_where_the_ceiling_may_be_reached() {
+    let (_directory, store) = store();
+    let sender = "a@b.test".parse().unwrap();
+    let counted = |ceiling| {
+        let wanted = Wanted {
+            sender: &sender,
+            case: None,
+            kind: LetterKind::Reminder,
+            period_ms: 0,
+            ceiling,
+            hook_ms: 0,
+        };
+        store.letter_history(&wanted).unwrap().to_all
+    };
+    assert_eq!(counted(1), 0);
+    let hour = 3_600_000;
+    // The last one was written before the clock was set back by a day.
+    for (age, sent) in [
+        (2 * hour, true),
+        (10, true),
+        (hour / 2, false),
+        (20, false),
+        (-24 * hour, true),
+    ] {
+        let at = now_ms() - age;
+        store
+            .lock()
+            .execute(
+                "INSERT INTO letters (sender, kind, claimed_at, sent_at) VALUES ('c@d.test', 'digest', ?1, ?2)",
+                params![at, sent.then_some(at)],
+            )
+            .unwrap();
+    }
+    // Of five rows, two count: one that was sent in this hour, and one that is on its way.
+    assert_eq!((counted(1), counted(2), counted(3)), (1, 2, 2));
+    assert!(counted(6) < 6);
+}
