@@ -22,7 +22,8 @@ static CATALOGUES: LazyLock<Vec<Catalogue>> = LazyLock::new(|| {
         Some(Catalogue {
             code: file.path().file_stem()?.to_str()?,
             file,
-            texts: OnceLock::new(),
+            mails: OnceLock::new(),
+            pages: OnceLock::new(),
         })
     };
     let mut all: Vec<_> = FILES.files().filter_map(entry).collect();
@@ -30,18 +31,37 @@ static CATALOGUES: LazyLock<Vec<Catalogue>> = LazyLock::new(|| {
     all
 });
 
-/// A file, parsed when its texts are asked for: the hook needs one language, and lives for some milliseconds.
+/// A file, of which only the half that is asked for is parsed: the hook needs the texts of one mail, and lives for some
+/// milliseconds.
 struct Catalogue {
     code: &'static str,
     file: &'static include_dir::File<'static>,
-    texts: OnceLock<Table>,
+    mails: OnceLock<Table>,
+    pages: OnceLock<Table>,
 }
 
 impl Catalogue {
-    fn texts(&self) -> &Table {
-        let read = || self.file.contents_utf8()?.parse().ok();
-        // A test sees to it that all can be read.
-        self.texts.get_or_init(|| read().unwrap_or_default())
+    /// The text of the file from its beginning to [page], and from there to its end.
+    fn halves(&self) -> (&'static str, &'static str) {
+        let text = self.file.contents_utf8().unwrap_or_default();
+        text.split_at(text.find("\n[page]").unwrap_or(text.len()))
+    }
+
+    fn mails(&self) -> &Table {
+        self.mails.get_or_init(|| table("mail", self.halves().0))
+    }
+
+    fn pages(&self) -> &Table {
+        self.pages.get_or_init(|| table("page", self.halves().1))
+    }
+}
+
+/// One table of a file. A test sees to it that all can be read.
+fn table(name: &str, text: &str) -> Table {
+    let file: Table = text.parse().unwrap_or_default();
+    match file.into_iter().find(|(key, _)| key == name) {
+        Some((_, Value::Table(table))) => table,
+        _ => Table::new(),
     }
 }
 
@@ -78,18 +98,12 @@ impl Language {
 
     /// The texts of the mails.
     pub fn of_mails(self) -> &'static Table {
-        self.part("mail")
+        CATALOGUES[self.0].mails()
     }
 
     /// The texts of the pages.
     pub fn of_pages(self) -> &'static Table {
-        self.part("page")
-    }
-
-    fn part(self, name: &str) -> &'static Table {
-        static NOTHING: LazyLock<Table> = LazyLock::new(Table::new);
-        let part = CATALOGUES[self.0].texts().get(name);
-        part.and_then(Value::as_table).unwrap_or(&NOTHING)
+        CATALOGUES[self.0].pages()
     }
 }
 
@@ -173,6 +187,16 @@ mod tests {
             let code = language.code();
             let texts = texts_of(code);
             assert_eq!((&*texts[".mail.lang"], &*texts[".page.lang"]), (code, code));
+            // Taken by halves, [mail] before [page], there is as much as in the whole file.
+            let mut halves = BTreeMap::new();
+            for (name, half) in [("mail", language.of_mails()), ("page", language.of_pages())] {
+                walk(
+                    &format!(".{name}"),
+                    &Value::Table(half.clone()),
+                    &mut halves,
+                );
+            }
+            assert_eq!(halves, texts, "{code}");
             let keys = |texts: &BTreeMap<String, String>| texts.keys().cloned().collect::<Vec<_>>();
             assert_eq!(keys(&texts), keys(&reference), "{code}");
             for (key, text) in &texts {
