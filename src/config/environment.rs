@@ -79,6 +79,9 @@ pub(super) fn settings(
     variables: &BTreeMap<String, String>,
     defaults: &Table,
 ) -> Result<Vec<Setting>, Problem> {
+    if variables.is_empty() {
+        return Ok(Vec::new());
+    }
     let known: BTreeMap<String, (&str, &str, &Value)> = entries(defaults)
         .map(|(section, key, value)| (variable(section, key), (section, key, value)))
         .collect();
