@@ -6,6 +6,7 @@
 //! keeps more than `MAX_NOTICE` octets in memory.
 
 use std::io::{self, Read};
+use std::mem::ManuallyDrop;
 use std::path::PathBuf;
 use std::thread;
 use std::time::Duration;
@@ -121,7 +122,9 @@ fn receive(arguments: &Arguments) -> Result<(), Trouble> {
         .take(MAX_NOTICE)
         .read_to_end(&mut raw)
         .map_err(Trouble::Input)?;
-    let store = Store::open_lazy(&config.store.path)?;
+    // It is left to the end of this process to close it. To take it apart first takes longer, and whoever closes a database
+    // last copies all of its write-ahead log: that is the business of posttls-httpd, or of the next commit that finds it long.
+    let store = ManuallyDrop::new(Store::open_lazy(&config.store.path)?);
     let id = &arguments.queue_id;
     let odd = |why: String| {
         warn!(
