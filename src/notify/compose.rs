@@ -80,7 +80,7 @@ pub(super) enum Headline {
 pub struct Draft<'a> {
     pub(super) to: &'a Address,
     pub(super) settings: &'a Notification,
-    pub(super) texts: &'static Texts,
+    pub(super) texts: Texts,
     /// Name of the templates, without extension.
     pub(super) template: &'static str,
     /// Has it a part in HTML?
@@ -198,7 +198,7 @@ impl Draft<'_> {
 }
 
 /// A text of the catalogue, as templates ask for it: `t("key", name=value)`.
-fn said(texts: &Texts, key: &str, values: &Kwargs) -> Result<String, minijinja::Error> {
+fn said(texts: Texts, key: &str, values: &Kwargs) -> Result<String, minijinja::Error> {
     let mut given = Vec::new();
     for name in values.args() {
         given.push((name, values.get::<Value>(name)?.to_string()));

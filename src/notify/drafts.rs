@@ -62,7 +62,7 @@ fn subject_of(case: &Case) -> String {
 }
 
 /// A subject within a subject: an empty one is named.
-fn named_subject(case: &Case, texts: &Texts) -> Result<String, TextError> {
+fn named_subject(case: &Case, texts: Texts) -> Result<String, TextError> {
     let subject = subject_of(case);
     if subject.is_empty() {
         texts.text("common.no-subject", &[])
@@ -71,7 +71,7 @@ fn named_subject(case: &Case, texts: &Texts) -> Result<String, TextError> {
     }
 }
 
-fn moment(texts: &Texts, seconds: Option<i64>) -> Result<Option<String>, TextError> {
+fn moment(texts: Texts, seconds: Option<i64>) -> Result<Option<String>, TextError> {
     seconds.map(|seconds| texts.moment(seconds)).transpose()
 }
 
@@ -315,14 +315,14 @@ impl<'a> Draft<'a> {
 }
 
 /// What happens until when: `key` names the text with a date, `key-unknown` the one without.
-fn until_words(texts: &Texts, key: &str, end: Option<&str>) -> Result<String, TextError> {
+fn until_words(texts: Texts, key: &str, end: Option<&str>) -> Result<String, TextError> {
     match end {
         Some(end) => texts.text(key, &[("date", end)]),
         None => texts.text(&format!("{key}-unknown"), &[]),
     }
 }
 
-fn addressees(texts: &Texts, waiting: &[Address]) -> Result<String, TextError> {
+fn addressees(texts: Texts, waiting: &[Address]) -> Result<String, TextError> {
     let first = waiting.first().map_or("", Address::as_str);
     let first = text::shown(first);
     match waiting.len() {
@@ -334,7 +334,7 @@ fn addressees(texts: &Texts, waiting: &[Address]) -> Result<String, TextError> {
     }
 }
 
-fn line_of(line: &Line, texts: &Texts) -> Result<Value, TextError> {
+fn line_of(line: &Line, texts: Texts) -> Result<Value, TextError> {
     let consent = match &line.consent {
         Some(consent) => Some(context! {
             target => text::shown(&consent.target),

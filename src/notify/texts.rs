@@ -3,21 +3,16 @@
 //! A catalogue is a tree of texts; a text is named by its path, with dots. `{name}` in it is filled in once: what is
 //! filled in is never looked through for more.
 
-use std::collections::BTreeMap;
-use std::sync::OnceLock;
-
 use jiff::Timestamp;
+use toml::{Table, Value};
 
 use crate::case::Failure;
 use crate::language::Language;
 use crate::text::local_zone;
 
 /// The texts of one language.
-#[derive(Debug, Default)]
-pub struct Texts {
-    texts: BTreeMap<String, String>,
-    lists: BTreeMap<String, Vec<String>>,
-}
+#[derive(Debug, Clone, Copy)]
+pub struct Texts(&'static Table);
 
 /// A text that can't be had.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -36,33 +31,15 @@ pub enum TextError {
 }
 
 impl Texts {
-    /// The texts of a language, read once in the life of this process, and only if they are asked for.
-    pub fn of(language: Language) -> &'static Self {
-        static ALL: OnceLock<Vec<OnceLock<Texts>>> = OnceLock::new();
-        let all = ALL.get_or_init(|| Language::all().map(|_| OnceLock::new()).collect());
-        let place = Language::all().position(|one| one == language);
-        all[place.unwrap_or(0)].get_or_init(|| Self::read(language))
+    /// The texts of a language.
+    pub fn of(language: Language) -> Self {
+        Self(language.of_mails())
     }
 
-    fn read(language: Language) -> Self {
-        let mut texts = Self::default();
-        texts.add("", language.of_mails());
-        texts
-    }
-
-    fn add(&mut self, above: &str, table: &toml::Table) {
-        for (key, value) in table {
-            let path = format!("{above}{key}");
-            match value {
-                toml::Value::Table(below) => self.add(&format!("{path}."), below),
-                toml::Value::String(text) => drop(self.texts.insert(path, text.clone())),
-                toml::Value::Array(items) => {
-                    let items = items.iter().filter_map(|item| item.as_str());
-                    self.lists.insert(path, items.map(str::to_owned).collect());
-                }
-                _ => {}
-            }
-        }
+    fn find(self, key: &str) -> Option<&'static Value> {
+        let mut parts = key.split('.');
+        let first = self.0.get(parts.next()?);
+        parts.try_fold(first?, |found, part| found.get(part))
     }
 
     /// A text with its values filled in. A value `n` chooses between "one" and "other", where the text has both.
@@ -82,12 +59,11 @@ impl Texts {
             "other"
         };
         let pattern = self
-            .texts
-            .get(key)
-            .or_else(|| self.texts.get(&format!("{key}.{number}")))
+            .find(key)
+            .and_then(|found| found.as_str().or_else(|| found.get(number)?.as_str()))
             .ok_or_else(|| TextError::Missing(key.to_owned()))?;
         let mut filled = String::with_capacity(pattern.len() + 80);
-        let mut rest = pattern.as_str();
+        let mut rest = pattern;
         while let Some((before, after)) = rest.split_once('{') {
             filled.push_str(before);
             let (name, after) = after.split_once('}').unwrap_or((after, ""));
@@ -118,10 +94,8 @@ impl Texts {
             .unwrap_or_default()
             .to_zoned(local_zone());
         let of = |list: &str, place: i8| {
-            let items = self.lists.get(list);
-            items
-                .and_then(|items| items.get(usize::try_from(place).ok()?))
-                .map(String::as_str)
+            self.find(list)
+                .and_then(|items| items.get(usize::try_from(place).ok()?)?.as_str())
                 .ok_or_else(|| TextError::Missing(list.to_owned()))
         };
         self.text(
@@ -145,16 +119,31 @@ impl Texts {
 mod tests {
     use super::*;
 
+    /// Every single text, with its path.
+    fn walk(path: &str, value: &Value, into: &mut Vec<(String, String)>) {
+        if let Some(table) = value.as_table() {
+            for (key, below) in table {
+                walk(&format!("{path}.{key}"), below, into);
+            }
+        } else if let Some(text) = value.as_str() {
+            into.push((path.to_owned(), text.to_owned()));
+        }
+    }
+
     #[test]
     fn every_language_has_what_is_asked_for_by_name_and_no_markup() {
         for language in Language::all() {
             let texts = Texts::of(language);
-            for (key, text) in &texts.texts {
+            let mut all = Vec::new();
+            walk("", &Value::Table(texts.0.clone()), &mut all);
+            assert!(all.len() > 80, "{language}: {}", all.len());
+            for (key, text) in all {
                 let plain = !text.contains(['<', '>', '&', '\n']);
                 assert!(plain, "{language}: {key}: no markup");
             }
-            assert_eq!(texts.lists["moment.weekdays"].len(), 7, "{language}");
-            assert_eq!(texts.lists["moment.months"].len(), 12, "{language}");
+            let items = |key| texts.find(key).and_then(Value::as_array).map(Vec::len);
+            assert_eq!(items("moment.weekdays"), Some(7), "{language}");
+            assert_eq!(items("moment.months"), Some(12), "{language}");
             for failure in Failure::ALL {
                 texts.reason(*failure).unwrap();
             }
