@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
-use super::{STEPS, Store, StoreError, now_ms, wait_for_others};
+use super::{STEPS, Store, StoreError, clock, now_ms, wait_for_others};
 
 /// How long a look at every page may take.
 const LOOK: Duration = Duration::from_secs(3);
@@ -52,6 +52,8 @@ pub struct Health {
     pub odd_notices: i64,
     /// When something was last recorded, in Unix milliseconds.
     pub newest_event: Option<i64>,
+    /// Until when nothing is forgotten, in Unix milliseconds: the clock may have been set ahead.
+    pub clock_doubted_until: Option<i64>,
 }
 
 impl Store {
@@ -84,7 +86,7 @@ impl Store {
             std::cmp::Ordering::Greater => Version::Newer,
         };
         let integrity = integrity(&connection).map_err(fault("cannot check the database"))?;
-        // None of these tables has changed since the first version.
+        // None of these tables has changed since the first version, but the last one.
         let details = (|| {
             let ids = |condition: &str, bound: i64| {
                 connection
@@ -103,9 +105,13 @@ impl Store {
                 late,
                 count("SELECT count(*) FROM odd_notices")?,
                 connection.query_row("SELECT max(at) FROM events", [], |row| row.get(0))?,
+                match version {
+                    Version::Current => clock::doubted_until(&connection)?,
+                    Version::Older | Version::Newer => None,
+                },
             ))
         })();
-        let (conflicts, late, odd_notices, newest_event) =
+        let (conflicts, late, odd_notices, newest_event, clock_doubted_until) =
             details.map_err(fault("cannot read the database"))?;
         Ok(Health {
             version,
@@ -114,6 +120,7 @@ impl Store {
             late,
             odd_notices,
             newest_event,
+            clock_doubted_until,
         })
     }
 }

@@ -10,6 +10,7 @@ mod admission;
 mod alerts;
 mod cases;
 mod changes;
+mod clock;
 mod consents;
 mod health;
 mod history;

@@ -24,6 +24,7 @@ pub(super) const STEPS: &[M<'static>] = &[
     M::up(include_str!("schema.sql")),
     M::up(include_str!("life.sql")),
     M::up(include_str!("growth.sql")),
+    M::up(include_str!("clock.sql")),
 ];
 static MIGRATIONS: Migrations<'static> = Migrations::from_slice(STEPS);
 
