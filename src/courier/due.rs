@@ -200,7 +200,12 @@ impl<'a> Rounds<'a> {
         let unwanted = |one: &&Owed| {
             one.news == News::Delivered && !self.writer.config.notification.tell_delivered
         };
-        let old = |one: &&Owed| one.since < now_ms() - GIVE_UP_MS;
+        // Without a failure it is the clock that has made a leap, and the mail can be sent.
+        let tried = self
+            .pauses
+            .get(&(sender.as_str().to_owned(), Class::Information));
+        let failed = tried.is_some_and(|pause| pause.length > 0);
+        let old = |one: &&Owed| failed && one.since < now_ms() - GIVE_UP_MS;
         let useless: Vec<&Owed> = owed.iter().filter(unwanted).collect();
         store.drop_news(&useless, "")?;
         let given_up: Vec<&Owed> = owed

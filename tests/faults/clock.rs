@@ -1,5 +1,6 @@
-//! The clock was set back, or ahead. A test can't set it, so it shifts what the store has seen: to the programs that is
-//! the same. What they remember in memory, they count by a clock that nobody can set.
+//! The clock was set back, or ahead, while nothing of ours ran: a test can't set it, so it shifts what the store has seen,
+//! which is the same to the programs. What they remember in memory, they count by a clock that nobody can set; how it
+//! jumps while they run is in `jump`.
 
 use crate::common::Stage;
 
@@ -48,4 +49,29 @@ fn set_ahead_links_expire_and_set_right_they_open_again() {
     assert_eq!(stage.get(&page).status, 200);
     stage.said(&["release", &queue_id]);
     stage.ends_well(&["bob@plain.test"]);
+}
+
+#[test]
+fn set_ahead_it_drops_no_news() {
+    let stage = Stage::new();
+    let (first, _) = stage.stuck(&["bob@plain.test"], "first");
+    let (second, _) = stage.stuck(&["eve@plain.test"], "second");
+    for queue_id in [&first, &second] {
+        stage.in_queue(queue_id, "deferred");
+        stage.watched(queue_id);
+    }
+    stage.route("plain.test", "tls.test");
+    stage.flush(&first);
+    stage.wait("word that the first was delivered", || {
+        (stage.mails().len() == 3).then_some(())
+    });
+    // The next information comes when the window is over.
+    stage.flush(&second);
+    stage.becomes(&second, "eve@plain.test", "delivered");
+    assert_eq!(stage.number_of("SELECT count(*) FROM owed"), 1);
+    // By the clock it is older now than what is given up; but nobody has tried to send it.
+    stage.minutes_pass(8 * DAY);
+    let mail = stage.wait("word of the second", || stage.mails().into_iter().nth(3));
+    assert!(mail.text.contains("eve@plain.test"), "{}", mail.text);
+    assert!(!stage.log().contains("given up"), "{}", stage.log());
 }

@@ -11,6 +11,7 @@ mod hook_stage;
 mod clock;
 mod damage;
 mod full;
+mod jump;
 mod key;
 mod kit;
 mod locked;
