@@ -62,6 +62,11 @@ impl Envelope {
             offset: record.offset,
             kind: char::from(record.kind),
         };
+        // Postfix reads no further than to a NUL: an attribute or an address would be another one to it, and it puts
+        // such a file aside (queue `corrupt`), from where nobody gets it.
+        if record.data.contains(&0) {
+            return Err(record.malformed());
+        }
         match record.kind {
             b'R' | b'D' | b'/' => self.recipient(record)?,
             b'T' if self.arrival.is_some() => return Err(second),

@@ -254,6 +254,20 @@ mod tests {
     }
 
     #[test]
+    fn a_nul_is_refused_wherever_postfix_would_stop_reading() {
+        for kind in ['A', 'O', 'R', 'D', 'F', 'o'] {
+            let with = |data: &[u8]| {
+                let done = usize::from("RD".contains(kind));
+                read(&file(done, &[], &[record(kind, data)], b""))
+            };
+            assert!(with(b"a=b").is_ok(), "{kind}");
+            for data in [&b"a\0=b"[..], b"\0a=b", b"a=b\0"] {
+                assert!(with(data).is_err(), "{kind}: {data:?}");
+            }
+        }
+    }
+
+    #[test]
     fn recipients_stand_before_and_after_the_content() {
         let envelope = [
             record('A', b"notify_flags=8"),
