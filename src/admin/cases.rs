@@ -46,6 +46,9 @@ struct Whole {
     recipients: Vec<Recipient>,
     #[serde(skip_serializing_if = "Option::is_none")]
     events: Option<Vec<Event>>,
+    /// What keeps a decision from being carried out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    hindered: Option<String>,
 }
 
 pub(super) fn list(options: &CasesOptions, config: &Path) -> Done {
@@ -61,6 +64,7 @@ pub(super) fn list(options: &CasesOptions, config: &Path) -> Done {
             recipients: store.recipients(case.id)?,
             case,
             events: None,
+            hindered: None,
         });
     }
     if options.json {
@@ -103,6 +107,7 @@ pub(super) fn show(options: &CaseOptions, config: &Path) -> Done {
         found.push(Whole {
             recipients: store.recipients(case.id)?,
             events: Some(store.events(case.id)?),
+            hindered: store.hindrance(case.id)?,
             case,
         });
     }
@@ -116,6 +121,7 @@ pub(super) fn show(options: &CaseOptions, config: &Path) -> Done {
         case,
         recipients,
         events,
+        hindered,
     } in &found
     {
         let _ = writeln!(out, "{}", headline(case));
@@ -156,6 +162,9 @@ pub(super) fn show(options: &CaseOptions, config: &Path) -> Done {
                 event.what,
                 text::shown(&event.detail)
             );
+        }
+        if let Some(why) = hindered {
+            let _ = writeln!(out, "    NOT CARRIED OUT YET: {}", text::shown(why));
         }
         for (id, copy) in store.conflicts(case.id)? {
             let copy = copy.unwrap_or_else(|| "none".to_owned());

@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use std::sync::{Arc, Condvar, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
-use log::info;
+use log::{debug, info};
 
 use super::steps::Steps;
 use super::{Lookout, MoveError};
@@ -139,8 +139,21 @@ impl Engine {
             .case(case)?
             .ok_or(MoveError::NoSuchMove(id.0))?
             .key;
-        self.walk(id, case, &key, deadline)
-            .map_err(|error| error.about(&key.queue_id))
+        self.walk(id, case, &key, deadline).map_err(|error| {
+            self.hindered(case, &error);
+            error.about(&key.queue_id)
+        })
+    }
+
+    /// Has the case tell what keeps its message from being moved.
+    pub(super) fn hindered(&self, case: CaseId, error: &MoveError) {
+        let pair = Arc::clone(&self.pair.read().unwrap_or_else(PoisonError::into_inner));
+        if let Some(why) = error.for_history(&pair.encrypt.config_dir)
+            && let Err(error) = self.store.note_hindrance(case, &why)
+        {
+            // The log has said what is wrong; that the store is, too, others say.
+            debug!("{error}");
+        }
     }
 
     /// From the step that the journal has to the next, as far as it goes.

@@ -27,7 +27,7 @@ mod watch;
 mod web_child;
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::case::MessageKey;
 use crate::case::store::StoreError;
@@ -121,6 +121,24 @@ pub enum MoveError {
 }
 
 impl MoveError {
+    /// What the history of its case says of it, with what an admin can do; `None` when there is no writing it there.
+    fn for_history(&self, config_dir: &Path) -> Option<String> {
+        match self {
+            Self::Store(_) => None,
+            Self::About { source, .. } if matches!(**source, Self::Store(_)) => None,
+            Self::Damaged { queue_id, .. } | Self::Unsafe { queue_id, .. } => {
+                let at = config_dir.display();
+                Some(format!(
+                    "{self} (postcat -c {at} -q {queue_id}). Once it is mended the rest goes on by itself; if it is \
+                     removed (postsuper -c {at} -d {queue_id}), the case ends"
+                ))
+            }
+            _ => Some(format!(
+                "{self}; PostTLS goes on by itself when this is mended"
+            )),
+        }
+    }
+
     /// The same as what went wrong with the message `id`: log lines begin with its queue ID.
     fn about(self, id: &QueueId) -> Self {
         if self.to_string().starts_with(id.as_str()) {

@@ -313,6 +313,7 @@ impl Sweep {
         let said = error.to_string();
         if self.troubles.insert(case.id, said.clone()) != Some(said) {
             warn!("{error}");
+            self.engine.hindered(case.id, &error);
         }
         Ok(())
     }

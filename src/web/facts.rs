@@ -97,6 +97,9 @@ pub struct RecipientView {
     pub may_send: bool,
     /// May that choice be remembered?
     pub may_remember: bool,
+    /// Is a decision recorded for it that could not be carried out, and will not be before something is mended?
+    #[serde(default)]
+    pub hindered: bool,
     /// What the decision just submitted did for it; `None` when that decision did not name it.
     pub outcome: Option<Outcome>,
 }

@@ -38,6 +38,7 @@ pub(crate) fn case(open: usize) -> CaseView {
         passage_detail: String::new(),
         may_send: true,
         may_remember: true,
+        hindered: false,
         outcome: None,
     };
     CaseView {

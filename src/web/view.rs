@@ -45,6 +45,7 @@ pub(super) struct Recipient {
     may_send: bool,
     /// Neither done with nor to be decided: its reason is worth showing.
     waiting: bool,
+    hindered: bool,
     outcome: Option<Outcome>,
     mark: Option<&'static str>,
 }
@@ -81,6 +82,7 @@ impl From<&RecipientView> for Recipient {
             open: recipient.open,
             may_send: recipient.may_send,
             waiting: matches!(recipient.state, Open | Kept | NotOffered),
+            hindered: recipient.hindered,
             outcome: recipient.outcome,
             mark: recipient.outcome.map(mark),
         }
@@ -168,6 +170,13 @@ pub(crate) fn headline(case: &CaseView) -> &'static str {
         _ if all(Outcome::AlreadyDelivered) => "delivered",
         count if undone == count => "nothing",
         _ if undone > 0 => "partly",
+        _ if case
+            .recipients
+            .iter()
+            .any(|r| r.hindered && r.outcome == Some(Outcome::Recorded)) =>
+        {
+            "hindered"
+        }
         _ if outcomes.contains(&Outcome::Recorded) => "recorded",
         _ => "done",
     }
@@ -177,6 +186,23 @@ pub(crate) fn headline(case: &CaseView) -> &'static str {
 mod tests {
     use super::*;
     use crate::web::pages::tests::case;
+
+    #[test]
+    fn what_has_to_be_repaired_first_is_not_promised_soon() {
+        let mut view = case(2);
+        for (recipient, outcome) in view
+            .recipients
+            .iter_mut()
+            .zip([Outcome::Recorded, Outcome::Kept])
+        {
+            recipient.outcome = Some(outcome);
+        }
+        assert_eq!(headline(&view), "recorded");
+        view.recipients[0].hindered = true;
+        assert_eq!(headline(&view), "hindered");
+        view.recipients[0].outcome = Some(Outcome::AlreadyDecided);
+        assert_eq!(headline(&view), "partly");
+    }
 
     #[test]
     fn the_heading_promises_no_more_than_was_done() {

@@ -265,6 +265,7 @@ pub fn recipient(
         passage_detail: String::new(),
         may_send: true,
         may_remember: false,
+        hindered: false,
         outcome: None,
     }
 }

@@ -73,7 +73,7 @@ pub(super) fn decisions(at: &Context<'_>) -> Outcome {
     }
     Ok(Verdict::warn(
         format!("decisions that have waited for more than a minute to be carried out: {named}"),
-        "the log says why, in lines that begin with the queue ID; PostTLS goes on by itself when that is mended",
+        "`posttls case QUEUE_ID` says why, and so does the log; PostTLS goes on by itself when that is mended",
     ))
 }
 

@@ -13,6 +13,7 @@ mod changes;
 mod clock;
 mod consents;
 mod health;
+mod hindrance;
 mod history;
 mod inbox;
 mod letters;

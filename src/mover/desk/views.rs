@@ -1,7 +1,7 @@
 //! From what the store has to what pages show.
 
 use super::{Decided, Desk, DeskError};
-use crate::case::{Case, Outcome, Recipient, policy};
+use crate::case::{Case, Outcome, Recipient, RecipientState, policy};
 use crate::domain::Domain;
 use crate::web::protocol::{CaseView, Moment, RecipientView, RememberedView};
 
@@ -38,9 +38,13 @@ impl Desk {
     pub(super) fn view(&self, decided: &Decided) -> Result<CaseView, DeskError> {
         let case = &decided.case;
         let mut recipients = Vec::with_capacity(decided.recipients.len());
+        let waits = decided.recipients.iter().any(|(one, _)| is_decided(one));
+        let hindered = waits && self.store.hindrance(case.id)?.is_some();
         for (recipient, outcome) in &decided.recipients {
             let may_remember = recipient.state.is_open() && self.may_remember(case, recipient)?;
-            recipients.push(recipient_view(recipient, may_remember, *outcome));
+            let mut view = recipient_view(recipient, may_remember, *outcome);
+            view.hindered = hindered && is_decided(recipient);
+            recipients.push(view);
         }
         let remembered = decided.remembered.iter().map(|choice| RememberedView {
             scope: choice.scope,
@@ -89,8 +93,15 @@ pub(super) fn recipient_view(
         open: recipient.state.is_open(),
         may_send: recipient.may_send,
         may_remember,
+        hindered: false,
         outcome,
     }
+}
+
+/// Is a decision recorded for it that is not carried out?
+fn is_decided(recipient: &Recipient) -> bool {
+    use RecipientState::{Deleting, Releasing};
+    matches!(recipient.state, Deleting | Releasing)
 }
 
 #[cfg(test)]
