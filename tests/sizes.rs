@@ -118,7 +118,10 @@ fn a_message_that_cannot_be_copied_waits_and_nobody_else_waits_for_it() {
     let stage = Stage::new();
     let away = Away::new(&stage);
     let (queue_id, page) = release_one(&stage, 20_000);
-    assert!(page.contains("Recorded: it will be"), "{page}");
+    assert!(
+        page.contains("recorded, but could not be carried out yet"),
+        "{page}"
+    );
     let log = stage.log();
     let error = log
         .lines()

@@ -290,7 +290,10 @@ fn sentences() -> &'static BTreeMap<String, Outcome> {
             let text = text.as_str().expect("a sentence").to_owned();
             (text, name.parse().expect("an outcome"))
         };
-        known.iter().map(of).collect()
+        // As recorded, with the news that a try has failed.
+        let hindered = texts["page"]["hindered"].as_str().expect("a sentence");
+        let hindered = (hindered.to_owned(), Outcome::Recorded);
+        known.iter().map(of).chain([hindered]).collect()
     })
 }
 

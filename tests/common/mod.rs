@@ -102,7 +102,8 @@ impl Stage {
                 .inbox()
                 .into_iter()
                 .map(|raw| String::from_utf8_lossy(&raw).into_owned())
-                .find(|mail| mail.contains(&reference))
+                // What a sender is informed about has no link, and may come first.
+                .find(|mail| mail.contains(&reference) && link_in(mail).is_some())
         })
     }
 
@@ -261,13 +262,14 @@ pub fn signal(pid: u32, signal: Signal) {
 
 /// The page that a notification links to.
 pub fn link(notification: &str) -> String {
-    let mail = mailparse::parse_mail(notification.as_bytes()).expect("a mail");
-    let plain = mail.subparts[0].get_body().expect("plain text");
-    let url = plain
-        .split_whitespace()
-        .find(|word| word.contains("/c/"))
-        .expect("a link");
-    url.split('?').next().expect("a URL").to_owned()
+    link_in(notification).expect("a link")
+}
+
+fn link_in(mail: &str) -> Option<String> {
+    let mail = mailparse::parse_mail(mail.as_bytes()).expect("a mail");
+    let plain = mail.subparts.first()?.get_body().expect("plain text");
+    let url = plain.split_whitespace().find(|word| word.contains("/c/"))?;
+    url.split('?').next().map(str::to_owned)
 }
 
 /// A header of a mail, decoded.

@@ -244,7 +244,7 @@ fn is_told(stage: &Stage, message: &Damaged) {
     assert_eq!(said.matches(" hindered: ").count(), 1, "{said}");
     let page = stage.get(&stage.case_link(id)).body;
     assert!(
-        page.contains("recorded, but cannot be carried out yet"),
+        page.contains("recorded, but could not be carried out yet"),
         "{page}"
     );
     assert!(!page.contains("queue file"), "{page}");
@@ -269,7 +269,7 @@ fn the_case_tells_of_a_damage_before_anybody_decides() {
     assert!(
         answer
             .body
-            .contains("Your decision is recorded, but cannot be carried out yet"),
+            .contains("Your decision is recorded, but could not be carried out yet"),
         "{}",
         answer.body
     );
@@ -277,5 +277,5 @@ fn the_case_tells_of_a_damage_before_anybody_decides() {
     stage.arrival("bob@plain.test");
     stage.becomes(&queue_id, "bob@plain.test", "released");
     let page = stage.get(&page).body;
-    assert!(!page.contains("cannot be carried out"), "{page}");
+    assert!(!page.contains("could not be carried out"), "{page}");
 }

@@ -43,12 +43,12 @@ pub(super) fn may_instance(at: &Context<'_>) -> Outcome {
     Ok(exists("may", "may.config_dir", &at.may))
 }
 
-fn runs(name: &str, settings: &Settings) -> Verdict {
+fn runs(name: &str, settings: &Settings, running: &Result<bool, PostfixError>) -> Verdict {
     let todo = format!(
         "start it (postfix -c {} start, or its systemd unit) and read its log",
         settings.config_dir.display()
     );
-    match settings.is_running() {
+    match running {
         Ok(true) => Verdict::ok(format!("the {name} instance runs")),
         Ok(false) => Verdict::fail(format!("the {name} instance does not run"), todo),
         Err(error) => Verdict::fail(error.to_string(), todo),
@@ -56,11 +56,12 @@ fn runs(name: &str, settings: &Settings) -> Verdict {
 }
 
 pub(super) fn encrypt_running(at: &Context<'_>) -> Outcome {
-    Ok(runs("encrypt", at.encrypt()?))
+    let settings = at.encrypt()?;
+    Ok(runs("encrypt", settings, &settings.is_running()))
 }
 
 pub(super) fn may_running(at: &Context<'_>) -> Outcome {
-    Ok(runs("may", at.may()?))
+    Ok(runs("may", at.may()?, at.may_runs()?))
 }
 
 /// A value as people see that there is none.
