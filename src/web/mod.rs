@@ -10,8 +10,7 @@
 pub mod child;
 pub mod facts;
 pub mod form;
-#[cfg(feature = "programs")]
-mod gate;
+pub mod gate;
 #[cfg(feature = "programs")]
 pub mod guesses;
 pub mod inbox_form;

@@ -10,7 +10,7 @@ const MAX_PAGE: usize = 4 * MAX_ANSWER;
 
 /// An answer that comes in.
 #[derive(Debug)]
-pub(crate) struct Answer {
+pub struct Answer {
     octets: Vec<u8>,
     /// Where it ends, once its head is there.
     end: Option<usize>,
@@ -21,11 +21,11 @@ pub(crate) struct Answer {
 /// It can't be understood.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("an answer that makes no sense")]
-pub(crate) struct Broken;
+pub struct Broken;
 
 impl Answer {
     /// The answer to a request of this method.
-    pub(crate) fn to(method: &str) -> Self {
+    pub fn to(method: &str) -> Self {
         Self {
             octets: Vec::new(),
             end: None,
@@ -34,7 +34,10 @@ impl Answer {
     }
 
     /// Takes what was read; gives the whole answer once it is there, as the client gets it.
-    pub(crate) fn take(&mut self, chunk: &[u8]) -> Result<Option<Vec<u8>>, Broken> {
+    ///
+    /// # Errors
+    /// When it makes no sense, or could be read in two ways.
+    pub fn take(&mut self, chunk: &[u8]) -> Result<Option<Vec<u8>>, Broken> {
         self.octets.extend_from_slice(chunk);
         if self.octets.len() > MAX_PAGE {
             return Err(Broken);
@@ -53,33 +56,63 @@ impl Answer {
     }
 }
 
+/// Where the answer ends, once its head is there. As strict as with requests: an answer that could be read in two ways,
+/// or as two answers, is none.
 fn end(octets: &[u8], head_only: bool) -> Result<Option<usize>, Broken> {
+    let head = octets.windows(4).position(|four| four == b"\r\n\r\n");
+    let head = head.map(|at| at + 4);
+    let so_far = &octets[..head.unwrap_or(octets.len())];
+    if !has_clean_lines(so_far) {
+        return Err(Broken);
+    }
     let mut headers = [EMPTY_HEADER; 64];
     let mut response = httparse::Response::new(&mut headers);
-    let head = match response.parse(octets) {
-        Ok(Status::Complete(head)) => head,
-        Ok(Status::Partial) => return Ok(None),
-        Err(_) => return Err(Broken),
+    let head = match (response.parse(so_far), head) {
+        (Ok(Status::Complete(length)), Some(head)) if length == head => head,
+        (Ok(Status::Partial), None) => return Ok(None),
+        _ => return Err(Broken),
     };
+    // An interim answer would be followed by another one.
+    let interim = response.code.is_none_or(|code| code < 200);
+    let named = |name: &'static str| {
+        let headers = response.headers.iter();
+        headers.filter(move |header| header.name.eq_ignore_ascii_case(name))
+    };
+    let mut lengths = named("Content-Length").map(|header| header.value);
+    let (length, second) = (lengths.next(), lengths.next());
+    if interim || second.is_some() || named("Transfer-Encoding").next().is_some() {
+        return Err(Broken);
+    }
     if head_only {
         return Ok(Some(head));
     }
-    let length = response
-        .headers
-        .iter()
-        .find(|header| header.name.eq_ignore_ascii_case("Content-Length"))
-        .and_then(|header| {
-            std::str::from_utf8(header.value)
-                .ok()?
-                .parse::<usize>()
-                .ok()
-        });
-    let length = length.filter(|length| *length <= MAX_PAGE).ok_or(Broken)?;
+    let length = length
+        .filter(|value| value.iter().all(u8::is_ascii_digit))
+        .and_then(|value| std::str::from_utf8(value).ok()?.parse::<usize>().ok())
+        .filter(|length| *length <= MAX_PAGE)
+        .ok_or(Broken)?;
     Ok(Some(head + length))
 }
 
+/// Do lines end with CR LF, with neither alone and no other control character but a tab? The last line may be cut off.
+fn has_clean_lines(octets: &[u8]) -> bool {
+    let before = std::iter::once(&b' ').chain(octets);
+    octets
+        .iter()
+        .zip(before)
+        .all(|(octet, before)| match octet {
+            b'\n' => *before == b'\r',
+            _ if *before == b'\r' => false,
+            b'\r' | b'\t' => true,
+            octet => !octet.is_ascii_control(),
+        })
+}
+
 /// Says that the connection is closed after this answer.
-pub(crate) fn last_on_its_connection(mut octets: Vec<u8>) -> Result<Vec<u8>, Broken> {
+///
+/// # Errors
+/// When it has not even a first line.
+pub fn last_on_its_connection(mut octets: Vec<u8>) -> Result<Vec<u8>, Broken> {
     let line = octets
         .windows(2)
         .position(|two| two == b"\r\n")
@@ -123,6 +156,12 @@ mod tests {
             b"HTTP/1.1 200 OK\r\n\r\n",
             b"HTTP/1.1 200 OK\r\nContent-Length: 99999999999\r\n\r\n",
             b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\nab",
+            b"HTTP/1.1 200 OK\r\nContent-Length: +1\r\n\r\na",
+            b"HTTP/1.1 200 OK\nContent-Length: 4\n\n\r\n\r\n",
+            b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\na",
+            b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\na",
+            b"HTTP/1.1 200 OK\r\nX: a\rb\r\nContent-Length: 1\r\n\r\na",
+            b"HTTP/1.1 100 Continue\r\nContent-Length: 0\r\n\r\n",
         ] {
             assert_eq!(Answer::to("GET").take(octets), Err(Broken));
         }

@@ -11,16 +11,16 @@ use httparse::{EMPTY_HEADER, Error, Status};
 use crate::web::routes::{self, MAX_BODY, MAX_TARGET, Route};
 
 /// The longest head, in octets: browsers send below 4,096, and a proxy adds a few hundred.
-pub(crate) const MAX_HEAD: usize = 16 * 1024;
+pub const MAX_HEAD: usize = 16 * 1024;
 /// Header lines of one request.
 const MAX_HEADERS: usize = 100;
 
 /// The header by which tiny_http hears of the client's address. What came in under this name does not go on.
-pub(crate) const CLIENT: &str = "PostTLS-Client";
+pub const CLIENT: &str = "PostTLS-Client";
 
 /// Why a request is answered at the gate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Refusal {
+pub enum Refusal {
     /// 400: not HTTP, or HTTP that can be read in two ways.
     Malformed,
     /// 405: a method for proxies.
@@ -49,25 +49,26 @@ pub(crate) enum Refusal {
 
 /// What counts of a well-formed head.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Head {
-    pub(crate) method: String,
+pub struct Head {
+    /// One of HTTP's own.
+    pub method: String,
     /// Begins with a slash, and is printable ASCII.
-    pub(crate) target: String,
+    pub target: String,
     /// The address that the request came from, as far as can be known.
-    pub(crate) client: IpAddr,
+    pub client: IpAddr,
     /// Value of `Accept-Language`.
-    pub(crate) language: String,
+    pub language: String,
     /// Value of `Content-Type`.
     content_type: Option<String>,
     /// Octets of the form that follows.
-    pub(crate) body: usize,
+    pub body: usize,
     /// The client sends its form only when told to (RFC 9110 section 10.1.1).
-    pub(crate) waits: bool,
+    pub waits: bool,
 }
 
 impl Head {
     /// The request line and headers for tiny_http.
-    pub(crate) fn for_tiny_http(&self) -> String {
+    pub fn for_tiny_http(&self) -> String {
         let Self { method, target, .. } = self;
         let mut head = format!(
             "{method} {target} HTTP/1.1\r\n{CLIENT}: {}\r\n",
@@ -86,13 +87,16 @@ impl Head {
     }
 
     /// The page that its form stands on.
-    pub(crate) fn page(&self) -> Option<&str> {
+    pub fn page(&self) -> Option<&str> {
         takes_form(&self.method, &self.target).then_some(&self.target)
     }
 }
 
 /// Reads a head that ends with its empty line.
-pub(crate) fn parse(octets: &[u8], peer: IpAddr, proxies: &[IpAddr]) -> Result<Head, Refusal> {
+///
+/// # Errors
+/// [`Refusal`]: what the client hears instead of an answer.
+pub fn parse(octets: &[u8], peer: IpAddr, proxies: &[IpAddr]) -> Result<Head, Refusal> {
     let mut headers = [EMPTY_HEADER; MAX_HEADERS];
     let mut request = httparse::Request::new(&mut headers);
     match request.parse(octets) {

@@ -13,7 +13,7 @@ const MAX_LINE: usize = MAX_TARGET + 64;
 
 /// What has come in so far.
 #[derive(Debug, Default)]
-pub(crate) struct Incoming {
+pub struct Incoming {
     octets: Vec<u8>,
     scanned: usize,
     /// The request line is there in full.
@@ -23,11 +23,14 @@ pub(crate) struct Incoming {
 
 /// Where a request stands.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Progress {
+pub enum Progress {
     /// Part of the head is missing.
     Head,
     /// The head is there, part of the form is missing; `tell` the client that it may send it.
-    Body { tell: bool },
+    Body {
+        /// It waits to be told (RFC 9110 section 10.1.1).
+        tell: bool,
+    },
     /// All is there.
     Complete(Whole),
     /// It is answered at once.
@@ -36,43 +39,44 @@ pub(crate) enum Progress {
 
 /// A complete request.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Whole {
-    pub(crate) head: Head,
+pub struct Whole {
+    /// What its head says.
+    pub head: Head,
     form: Vec<u8>,
 }
 
 impl Whole {
     /// As tiny_http gets it.
-    pub(crate) fn for_tiny_http(&self) -> Vec<u8> {
+    pub fn for_tiny_http(&self) -> Vec<u8> {
         let mut octets = self.head.for_tiny_http().into_bytes();
         octets.extend_from_slice(&self.form);
         octets
     }
 
     /// Octets held.
-    pub(crate) fn held(&self) -> usize {
+    pub fn held(&self) -> usize {
         self.form.capacity() + MAX_TARGET
     }
 }
 
 impl Incoming {
     /// Octets held.
-    pub(crate) fn held(&self) -> usize {
+    pub fn held(&self) -> usize {
         self.octets.capacity()
     }
 
     /// Nothing has come in yet.
-    pub(crate) fn is_empty(&self) -> bool {
+    pub fn is_empty(&self) -> bool {
         self.octets.is_empty() && self.head.is_none()
     }
 
     /// The head, once it is there.
-    pub(crate) fn head(&self) -> Option<&Head> {
+    pub fn head(&self) -> Option<&Head> {
         self.head.as_ref()
     }
 
     /// Takes what was read from the connection.
-    pub(crate) fn take(&mut self, chunk: &[u8], peer: IpAddr, proxies: &[IpAddr]) -> Progress {
+    pub fn take(&mut self, chunk: &[u8], peer: IpAddr, proxies: &[IpAddr]) -> Progress {
         self.octets.extend_from_slice(chunk);
         let mut tell = false;
         if self.head.is_none() {
