@@ -14,7 +14,7 @@ jobs=${TEST_JOBS:-$(($(nproc) + 1))}
 # Each alone, before the others: a page says what was done within three seconds, and a browser is a load of its own.
 alone="browser browser_many web_browser"
 # Of the others the longest first: then the last one to end does not keep everybody waiting.
-long="crash_meddling faults campaign reminders letters census crash courier_kept late passages"
+long="crash_meddling faults campaign damaged reminders letters census crash courier_kept late passages"
 
 logs=$(mktemp -d)
 trap 'rm -rf "$logs"' EXIT
