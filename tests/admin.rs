@@ -1,5 +1,8 @@
 //! The admin's command by itself: what `init` makes and leaves alone, and what the command line says.
 
+#[path = "common/programs.rs"]
+mod programs;
+
 use std::fs;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::Path;
@@ -281,7 +284,7 @@ fn only_root_may_init() {
     let host = Host::new().configured();
     fs::set_permissions(host.dir.path(), fs::Permissions::from_mode(0o755)).expect("a mode");
     let program = host.path("posttls");
-    fs::copy(env!("CARGO_BIN_EXE_posttls"), &program).expect("a copy");
+    programs::install(env!("CARGO_BIN_EXE_posttls"), &program);
     let output = Command::new("setpriv")
         .args(["--reuid", "nobody", "--regid", "nogroup", "--clear-groups"])
         .arg(program)

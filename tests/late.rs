@@ -217,17 +217,26 @@ fn a_message_that_outlived_its_time_was_returned() {
             "6s",
         )
     });
-    let (queue_id, _) = stage.stuck(&["bob@plain.test"], "too-late");
-    stage.in_queue(&queue_id, "deferred");
-    let until = stage.case(&queue_id)["retry_until"]
-        .as_i64()
-        .expect("a time");
-    stage.wait("the end of the message's time", || {
-        (posttls::case::store::now_ms() > until * 1000).then_some(())
-    });
-    assert_eq!(stage.states(&queue_id)["bob@plain.test"], "open");
-    stage.flush(&queue_id);
-    closed(&stage, &queue_id, "returned");
+    // On a very busy machine the logs of the last attempt are gone before they are seen, and it is only known that the
+    // message is gone: not three times in a row.
+    let outcome = |number: i32| {
+        let (queue_id, _) = stage.stuck(&["bob@plain.test"], &format!("too-late-{number}"));
+        stage.in_queue(&queue_id, "deferred");
+        let until = stage.case(&queue_id)["retry_until"]
+            .as_i64()
+            .expect("a time");
+        stage.wait("the end of the message's time", || {
+            (posttls::case::store::now_ms() > until * 1000).then_some(())
+        });
+        assert_eq!(stage.states(&queue_id)["bob@plain.test"], "open");
+        stage.flush(&queue_id);
+        stage.wait("the end of the case", || {
+            (stage.case(&queue_id)["state"] == "closed").then_some(())
+        });
+        stage.states(&queue_id)["bob@plain.test"].clone()
+    };
+    let outcome = (0..3).map(outcome).find(|one| one != "gone");
+    assert_eq!(outcome.as_deref(), Some("returned"));
 }
 
 #[test]

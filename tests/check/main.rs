@@ -5,6 +5,8 @@ mod clinic;
 #[path = "../common/mod.rs"]
 mod common;
 mod host;
+#[path = "../common/programs.rs"]
+mod programs;
 mod wiring;
 
 use std::collections::BTreeSet;
@@ -254,7 +256,7 @@ fn only_root_may_check() {
         .tempdir()
         .expect("a directory");
     let program = dir.path().join("posttls");
-    fs::copy(env!("CARGO_BIN_EXE_posttls"), &program).expect("a copy");
+    programs::install(env!("CARGO_BIN_EXE_posttls"), &program);
     let output = Command::new("setpriv")
         .args(["--reuid", "nobody", "--regid", "nogroup", "--clear-groups"])
         .arg(program)

@@ -1,6 +1,9 @@
 //! `posttls-pipe` run as pipe(8) would run it, with a mail server that does as it is told, and without Postfix.
 #![allow(dead_code)] // Every test program uses a part of it.
 
+#[path = "../common/programs.rs"]
+mod programs;
+
 use std::fs;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::{TcpListener, TcpStream};
@@ -69,13 +72,9 @@ impl Bench {
         bench
     }
 
-    /// Puts a program where anybody can run it. As a link where possible: a file that was just written can't be run
-    /// while another thread's child still has it open.
+    /// Puts a program where anybody can run it.
     pub fn install(&self, name: &str, program: &str) {
-        let to = self.path(name);
-        if fs::hard_link(program, &to).is_err() {
-            fs::copy(program, &to).expect("a copy");
-        }
+        programs::install(program, &self.path(name));
     }
 
     pub fn path(&self, name: &str) -> PathBuf {

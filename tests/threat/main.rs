@@ -12,12 +12,13 @@ mod inside;
 mod limits;
 mod local;
 mod outsider;
+#[path = "../common/programs.rs"]
+mod programs;
 mod recipient;
 mod unit;
 mod web_child;
 
-use std::fs::{self, Permissions};
-use std::os::unix::fs::PermissionsExt as _;
+use std::fs;
 use std::path::{Path, PathBuf};
 
 /// A user who exists only by number and belongs to no group that anything belongs to.
@@ -26,8 +27,7 @@ pub const STRANGER: u32 = 54_321;
 /// A copy of this program where any user can run it; the build directory may be closed to others.
 pub fn this_program(directory: &Path) -> PathBuf {
     let program = directory.join("program");
-    fs::copy(std::env::current_exe().expect("a program"), &program).expect("a copy");
-    fs::set_permissions(&program, Permissions::from_mode(0o755)).expect("a mode");
+    programs::install(std::env::current_exe().expect("a program"), &program);
     program
 }
 

@@ -2,6 +2,9 @@
 //! it was asked.
 #![allow(dead_code)]
 
+#[path = "../common/programs.rs"]
+mod programs;
+
 use std::fs::Permissions;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -67,10 +70,7 @@ impl Stage {
         let directory = tempfile::tempdir().unwrap();
         std::fs::set_permissions(directory.path(), Permissions::from_mode(0o755)).unwrap();
         let program = directory.path().join("posttls-httpd");
-        let built = env!("CARGO_BIN_EXE_posttls-httpd");
-        if std::fs::hard_link(built, &program).is_err() {
-            std::fs::copy(built, &program).unwrap();
-        }
+        programs::install(env!("CARGO_BIN_EXE_posttls-httpd"), &program);
         let mut process = Command::new(program)
             .arg("--web-child")
             .current_dir("/")
