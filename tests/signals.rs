@@ -213,7 +213,8 @@ fn sighup_takes_new_templates_and_keeps_the_old_ones_when_the_configuration_is_b
 #[test]
 fn a_decision_under_way_is_answered_before_its_web_child_ends() {
     let slow = |options: posttls::sandbox::UpOptions| {
-        options.httpd_env("FAILPOINTS", "move::copied=sleep(1000)")
+        // Almost as long as a click waits for a delivery.
+        options.httpd_env("FAILPOINTS", "move::copied=sleep(2800)")
     };
     let stage = Stage::with(slow);
     let daemon = Daemon(&stage);

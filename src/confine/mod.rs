@@ -37,7 +37,7 @@ pub enum Closed {
     All,
     /// What this kernel knows of.
     Partly,
-    /// Nothing: the kernel does not have it.
+    /// Nothing: the kernel does not have it, or a container's filter refuses it.
     Nothing,
 }
 
@@ -51,7 +51,7 @@ impl std::fmt::Display for Achieved {
         let landlock = match self.landlock {
             Closed::All => "in force",
             Closed::Partly => "in force as far as this kernel has it",
-            Closed::Nothing => "not on this kernel",
+            Closed::Nothing => "not available here",
         };
         write!(f, "system calls {calls}, Landlock {landlock}")
     }

@@ -28,8 +28,9 @@ const WAITING: usize = 256;
 const SHORT_LIFE: Duration = Duration::from_millis(200);
 /// How long a child may take to end by itself.
 const FAREWELL: Duration = Duration::from_secs(4);
-/// How long answers under way may delay the end of a child. The service must be able to stop within five seconds.
-const LAST_ANSWERS: Duration = Duration::from_secs(2);
+/// How long answers under way may delay the end of a child: a little longer than a click waits for a delivery by default
+/// (`mover.delivery_wait_seconds`), so that who has decided just before hears so.
+const LAST_ANSWERS: Duration = Duration::from_secs(4);
 
 /// A question, and where its answer goes.
 struct Errand {

@@ -90,7 +90,16 @@ pub(super) fn base_url(at: &Context<'_>) -> Outcome {
             "see that the proxy passes on paths as they are, and reload posttls-httpd if the key has changed",
         ),
         Ok((status, _)) => Verdict::fail(format!("{base} answers {status}, and is not ours"), todo),
-        Err(error) => Verdict::fail(format!("{base}: {error}"), todo),
+        Err(error) => {
+            let text = error.to_string();
+            let todo = if text.contains("certificate") {
+                "see that the proxy's certificate is one that this host accepts, as your senders' browsers must: of a CA \
+                 that it knows (update-ca-certificates), or, for a try, a self-signed one that is no CA's"
+            } else {
+                todo
+            };
+            Verdict::fail(format!("{base}: {text}"), todo)
+        }
     })
 }
 
