@@ -1,7 +1,6 @@
 //! What several checks need, asked once: both instances' settings, the hook's entry in master.cf, the store's health.
 
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
 use std::thread;
 
 use super::Skip;
@@ -25,7 +24,6 @@ pub(super) struct Context<'a> {
     /// Where the encrypt instance's transport table sends notices, in the form `SERVICE:`.
     pub transport: Option<Result<Option<String>, PostfixError>>,
     pub store: Result<Health, StoreError>,
-    may_runs: OnceLock<Result<bool, PostfixError>>,
 }
 
 /// Who the hook runs as.
@@ -66,7 +64,6 @@ impl<'a> Context<'a> {
                 may: may.join().expect("reading settings does not panic"),
                 transport,
                 store: store.join().expect("looking at the store does not panic"),
-                may_runs: OnceLock::new(),
             }
         })
     }
@@ -81,13 +78,6 @@ impl<'a> Context<'a> {
         self.may
             .as_ref()
             .map_err(|_| Skip("the may instance can't be read"))
-    }
-
-    /// Does it run? Asked once: `postfix status` takes the master's own lock for a moment, if it can, so that of two at
-    /// once each may take the other for the master.
-    pub fn may_runs(&self) -> Result<&Result<bool, PostfixError>, Skip> {
-        let settings = self.may()?;
-        Ok(self.may_runs.get_or_init(|| settings.is_running()))
     }
 
     pub fn store(&self) -> Result<&Health, Skip> {

@@ -56,7 +56,7 @@ pub(super) fn ear(at: &Context<'_>) -> Outcome {
     if let Err(why) = entry(at, service) {
         return Ok(Verdict::fail(format!("{what}: {why}"), ENTRY));
     }
-    if matches!(at.may_runs()?, Ok(true)) {
+    if matches!(settings.is_running(), Ok(true)) {
         let queue = Path::new(settings.get("queue_directory"));
         let socket = queue.join("private").join(NAME);
         if let Err(error) = ask(&socket) {

@@ -43,12 +43,12 @@ pub(super) fn may_instance(at: &Context<'_>) -> Outcome {
     Ok(exists("may", "may.config_dir", &at.may))
 }
 
-fn runs(name: &str, settings: &Settings, running: &Result<bool, PostfixError>) -> Verdict {
+fn runs(name: &str, settings: &Settings) -> Verdict {
     let todo = format!(
         "start it (postfix -c {} start, or its systemd unit) and read its log",
         settings.config_dir.display()
     );
-    match running {
+    match settings.is_running() {
         Ok(true) => Verdict::ok(format!("the {name} instance runs")),
         Ok(false) => Verdict::fail(format!("the {name} instance does not run"), todo),
         Err(error) => Verdict::fail(error.to_string(), todo),
@@ -56,12 +56,11 @@ fn runs(name: &str, settings: &Settings, running: &Result<bool, PostfixError>) -
 }
 
 pub(super) fn encrypt_running(at: &Context<'_>) -> Outcome {
-    let settings = at.encrypt()?;
-    Ok(runs("encrypt", settings, &settings.is_running()))
+    Ok(runs("encrypt", at.encrypt()?))
 }
 
 pub(super) fn may_running(at: &Context<'_>) -> Outcome {
-    Ok(runs("may", at.may()?, at.may_runs()?))
+    Ok(runs("may", at.may()?))
 }
 
 /// A value as people see that there is none.
