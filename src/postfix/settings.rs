@@ -5,6 +5,7 @@
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use super::instance::{PostfixError, output, program, run};
 
@@ -139,9 +140,14 @@ impl Settings {
 
     /// Does master(8) of this instance run? (`postfix status`)
     ///
+    /// One at a time: Postfix answers by taking master's lock for a moment, so of two who ask at once one can take the
+    /// other for a master. And for the first instance it asks all of them.
+    ///
     /// # Errors
     /// When `postfix` can't be run.
     pub fn is_running(&self) -> Result<bool, PostfixError> {
+        static ASKING: Mutex<()> = Mutex::new(());
+        let _alone = ASKING.lock().unwrap_or_else(PoisonError::into_inner);
         output(program("postfix", &self.config_dir).arg("status"))
             .map(|output| output.status.success())
     }
