@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
+use posttls::config::Config;
 use posttls::mover::{Engine, Sweep};
 use posttls::postfix::Instance;
 use posttls::sandbox;
@@ -42,10 +43,8 @@ pub fn run(effort: Effort, table: &mut Table) {
     let sink = Sink::start();
     let mut all: Vec<Sized> = sizes.iter().map(|size| filled(&sink, *size)).collect();
     let mut kept = Kept::new(1);
-    for one in &mut all {
-        one.sweeps = sweeps(&one.stage, effort.pick(15, 5));
-        eprintln!("  {} pending: swept", one.pending);
-    }
+    sweep_all(&mut all, effort.pick(40, 5));
+    eprintln!("  swept");
     for one in &all {
         one.stage.restart();
     }
@@ -107,38 +106,64 @@ fn filled(sink: &Sink, pending: u64) -> Sized {
     }
 }
 
-/// Sweeps as the mover does, in this process. The first ones, which read every file, only warm up.
-fn sweeps(stage: &Stage, rounds: usize) -> [Vec<f64>; 2] {
-    let store = Arc::new(stage.store());
-    let load = |which| Instance::load(&stage.sandbox.config_dir(which)).expect("an instance");
-    let (encrypt, may) = (
-        load(sandbox::Instance::Encrypt),
-        load(sandbox::Instance::May),
-    );
-    let some = waiting(&encrypt);
-    let engine = Arc::new(Engine::new(Arc::clone(&store), encrypt, may));
-    let mut sweep = Sweep::new(store, engine);
-    let config = stage.config();
-    let mut run = || {
-        let start = Instant::now();
-        sweep.run(&config).unwrap_or_else(|error| panic!("{error}"));
-        ms(start.elapsed())
-    };
-    for _ in 0..2 {
-        run();
+/// Sweeps as the mover does, in this process and in turn. The first ones, which read every file, only warm up.
+fn sweep_all(all: &mut [Sized], rounds: usize) {
+    let mut sweepers: Vec<Sweeper> = all.iter().map(|one| Sweeper::new(&one.stage)).collect();
+    for sweeper in &mut sweepers {
+        for _ in 0..2 {
+            sweeper.run();
+        }
     }
-    let mut times = [Vec::new(), Vec::new()];
-    for _ in 0..rounds {
-        times[0].push(run());
-        for path in &some {
+    for round in 0..rounds {
+        for turn in 0..all.len() {
+            let place = (turn + round) % all.len();
+            let sweeper = &mut sweepers[place];
+            all[place].sweeps[0].push(sweeper.run());
+            sweeper.touch();
+            all[place].sweeps[1].push(sweeper.run());
+        }
+    }
+}
+
+/// A sweep of one sandbox.
+struct Sweeper {
+    sweep: Sweep,
+    config: Config,
+    some: Vec<PathBuf>,
+}
+
+impl Sweeper {
+    fn new(stage: &Stage) -> Self {
+        let store = Arc::new(stage.store());
+        let load = |which| Instance::load(&stage.sandbox.config_dir(which)).expect("an instance");
+        let (encrypt, may) = (
+            load(sandbox::Instance::Encrypt),
+            load(sandbox::Instance::May),
+        );
+        let some = waiting(&encrypt);
+        let engine = Arc::new(Engine::new(Arc::clone(&store), encrypt, may));
+        Self {
+            sweep: Sweep::new(store, engine),
+            config: stage.config(),
+            some,
+        }
+    }
+
+    fn run(&mut self) -> f64 {
+        let start = Instant::now();
+        let result = self.sweep.run(&self.config);
+        result.unwrap_or_else(|error| panic!("{error}"));
+        ms(start.elapsed())
+    }
+
+    fn touch(&self) {
+        let time = SystemTime::now() + Duration::from_secs(10 * 86_400);
+        for path in &self.some {
             let file = fs::File::options().append(true).open(path);
-            let time = SystemTime::now() + Duration::from_secs(10 * 86_400);
             file.and_then(|file| file.set_modified(time))
                 .expect("a file of the queue");
         }
-        times[1].push(run());
     }
-    times
 }
 
 /// Some of the files in the deferred queue.
