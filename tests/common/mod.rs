@@ -260,6 +260,12 @@ pub fn signal(pid: u32, signal: Signal) {
         .expect("it takes signals");
 }
 
+/// For what Postfix shows for some milliseconds: on a busy machine it may be missed, and then less is known. `exact` says
+/// whether all was seen; it has three tries.
+pub fn seen_in_time(exact: impl FnMut(u32) -> bool) {
+    assert!((0..3).any(exact), "missed three times");
+}
+
 /// The page that a notification links to.
 pub fn link(notification: &str) -> String {
     link_in(notification).expect("a link")
