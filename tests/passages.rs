@@ -170,13 +170,29 @@ fn deferred_with_the_reason_and_then_sent() {
 
 #[test]
 fn returned_by_the_server_removed_by_an_admin_and_not_delivered_in_time() {
+    common::seen_in_time(|_| returned_and_removed());
+}
+
+/// Is a recipient known to be returned, or did nobody see how it ended?
+fn is_returned(stage: &Stage, queue_id: &str, address: &str) -> bool {
+    stage.wait(&format!("{address} to be returned"), || {
+        let found = recipient(stage, queue_id, address);
+        let seen = found["passage"] == "returned";
+        (seen || found["passage_detail"] == "nobody saw how it ended").then_some(seen)
+    })
+}
+
+/// Was seen how each of them ended?
+fn returned_and_removed() -> bool {
     let stage = Stage::new();
     route_may(&stage, "plain.test", "tls.test");
     let recipients = stage.sandbox.config_dir(Instance::Mx).join("recipients");
     std::fs::write(recipients, "bob@plain.test 550 5.1.1 no such user\n").expect("a table");
     stage.reload(Instance::Mx);
     let queue_id = release(&stage, &["bob@plain.test"], "bounced");
-    passes(&stage, &queue_id, "bob@plain.test", "returned");
+    if !is_returned(&stage, &queue_id, "bob@plain.test") {
+        return false;
+    }
 
     route_may(&stage, "refuse.test", "down.test");
     let queue_id = release(&stage, &["eve@refuse.test"], "removed");
@@ -191,8 +207,12 @@ fn returned_by_the_server_removed_by_an_admin_and_not_delivered_in_time() {
     stage.run("postconf", Instance::May, &["-e", lifetime]);
     stage.reload(Instance::May);
     stage.run("postqueue", Instance::May, &["-f"]);
+    if !is_returned(&stage, &queue_id, "ann@refuse.test") {
+        return false;
+    }
     let detail = passes(&stage, &queue_id, "ann@refuse.test", "returned");
     assert!(detail.starts_with("not delivered in time"), "{detail}");
+    true
 }
 
 #[test]
