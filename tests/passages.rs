@@ -85,6 +85,29 @@ fn plain_text_refused_starttls_and_a_failed_handshake_are_all_clear() {
 }
 
 #[test]
+fn one_client_after_the_other_for_servers_at_one_address() {
+    let stage = Stage::new();
+    stage.run(
+        "postconf",
+        Instance::May,
+        &["-F", "smtp/unix/process_limit=1"],
+    );
+    route_may(&stage, "refuse5.test", "tls.test");
+    // The servers have one address: one that offers no STARTTLS comes after one that offered it and refused, after one
+    // whose handshake failed, and after one that took mail over TLS.
+    for (first, passage) in [
+        ("bob@refuse.test", "clear"),
+        ("bob@broken.test", "clear"),
+        ("bob@refuse5.test", "encrypted"),
+    ] {
+        let queue_id = release(&stage, &[first, "eve@plain.test"], passage);
+        passes(&stage, &queue_id, first, passage);
+        passes(&stage, &queue_id, "eve@plain.test", "clear");
+    }
+    stage.queues_are_empty();
+}
+
+#[test]
 fn over_tls_after_all_and_what_was_remembered_about_the_domain_ends() {
     let stage = Stage::new();
     let consent = |scope, target: &str| NewConsent {

@@ -4,6 +4,10 @@
 //! after the replies to an EHLO, by the server's address. With TLS there follow a `220` (the server is ready for the
 //! handshake) and a second EHLO; then no STARTTLS is offered any more (RFC 3207). When the handshake fails, smtp(8)
 //! connects anew and goes on in plain text: that is one `220` more. What fits none of these is not guessed at.
+//!
+//! A process may be given the same message again, for recipients at another server: a question of a session after the
+//! last word about a recipient belongs to a new one. Nothing may be concluded across that: the second server may have
+//! the first one's address.
 
 use crate::case::Passage;
 use crate::text::readable;
@@ -22,11 +26,12 @@ pub enum Question {
     Hello(String),
     /// A recipient was delivered; the server's last reply, with a status code (RFC 3463) before it.
     Delivered(String),
+    /// A recipient was not delivered.
+    Failed,
 }
 
 impl Question {
-    /// Reads a socketmap question. `None` for what says nothing here: recipients that were not delivered, and tables
-    /// that an admin made lead here by mistake.
+    /// Reads a socketmap question. `None` for what says nothing here: tables that an admin made lead here by mistake.
     pub fn read(query: &[u8]) -> Option<Self> {
         let text = String::from_utf8_lossy(query);
         let (table, key) = text.split_once(' ')?;
@@ -38,8 +43,14 @@ impl Question {
                 let reply = status.split_once(' ').map_or("", |(_, reply)| reply);
                 Some(Self::Delivered(readable(reply, MAX_REPLY)))
             }
+            ("status", _) => Some(Self::Failed),
             _ => None,
         }
+    }
+
+    /// smtp(8) asks it before it hands a message over, and not after.
+    fn is_of_a_session(&self) -> bool {
+        matches!(self, Self::Ready | Self::OffersTls | Self::Hello(_))
     }
 }
 
@@ -70,13 +81,16 @@ pub struct Dialogue {
     offered_tls: bool,
     before: Option<Hello>,
     last: Option<Hello>,
+    /// There was a last word about a recipient in this session.
+    told: bool,
 }
 
 impl Dialogue {
     /// Takes a question, asked while the process was delivering `messages`: another message is another session, or
     /// one that was opened by another process and of which nothing is known.
     pub fn hear(&mut self, messages: &[u64], question: Question) -> Option<Heard> {
-        if self.messages != messages {
+        let another = self.messages != messages;
+        if another || (self.told && question.is_of_a_session()) {
             *self = Self {
                 messages: messages.to_vec(),
                 ..Self::default()
@@ -92,7 +106,9 @@ impl Dialogue {
                     ready: std::mem::take(&mut self.ready),
                 });
             }
+            Question::Failed => self.told = true,
             Question::Delivered(reply) => {
+                self.told = true;
                 let passage = self.passage();
                 return Some(Heard { passage, reply });
             }
@@ -125,7 +141,8 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// `2` a 220, `s` an offer, `e` and `f` EHLOs of two servers, `d` a delivery, `n` the next message.
+    /// `2` a 220, `s` an offer, `e` and `f` EHLOs of two servers, `d` a delivery, `x` a recipient that was not delivered,
+    /// `n` the next message.
     fn heard(script: &str) -> Vec<&'static str> {
         let (mut dialogue, mut message) = (Dialogue::default(), 7);
         let mut found = Vec::new();
@@ -136,6 +153,7 @@ mod tests {
                 'e' => Question::Hello("192.0.2.1".to_owned()),
                 'f' => Question::Hello("192.0.2.2".to_owned()),
                 'd' => Question::Delivered("250 Ok".to_owned()),
+                'x' => Question::Failed,
                 _ => {
                     message += 1;
                     continue;
@@ -172,6 +190,22 @@ mod tests {
             "the next server, over TLS, too"
         );
         assert_eq!(heard("2se2edn2ed"), ["encrypted", "clear"]);
+        assert_eq!(heard("2se2exd"), ["encrypted"], "one was refused");
+    }
+
+    #[test]
+    fn the_same_message_to_the_next_server_is_another_session() {
+        assert_eq!(
+            heard("2sed2ed"),
+            ["clear", "clear"],
+            "STARTTLS refused; then none offered, at the same address"
+        );
+        assert_eq!(heard("2sex2ed"), ["clear"], "the first was not delivered");
+        assert_eq!(heard("2sex2se2ed"), ["encrypted"]);
+        assert_eq!(
+            heard("2se2ed2ed2se2ed"),
+            ["encrypted", "clear", "encrypted"]
+        );
     }
 
     #[test]
@@ -201,24 +235,23 @@ mod tests {
                 300
             )))
         );
-        for text in [
-            "status 4.7.5 Cannot start TLS",
-            "status 5.1.1 no",
-            "reply 250",
-            "other x",
-            "reply",
-            "",
-        ] {
+        for text in ["status 4.7.5 Cannot start TLS", "status 5.1.1 no"] {
+            assert_eq!(read(text), Some(Question::Failed), "{text}");
+        }
+        for text in ["reply 250", "other x", "reply", ""] {
             assert_eq!(read(text), None, "{text}");
         }
     }
 
     proptest! {
         #[test]
-        fn encrypted_is_said_only_after_an_offer_and_a_220(script in "[2sefdn]{0,30}") {
-            let said = heard(&script);
-            if said.contains(&"encrypted") {
-                prop_assert!(script.contains('s') && script.contains('2'));
+        fn encrypted_is_said_only_after_an_offer_and_a_220(script in "[2sefdxn]{0,30}") {
+            // Of the last session only: what was said before it must not matter.
+            let session = script.rsplit(['d', 'x', 'n']).next().unwrap_or_default();
+            let said = heard(&format!("{script}d")).pop();
+            if said == Some("encrypted") && !session.is_empty() {
+                prop_assert!(session.contains('s') && session.matches('2').count() >= 1);
+                prop_assert_eq!(heard(&format!("{session}d")), ["encrypted"]);
             }
             prop_assert!(Question::read(script.as_bytes()).is_none());
         }
