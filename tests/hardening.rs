@@ -145,3 +145,45 @@ fn a_web_child_that_hangs_keeps_nobody() {
         "the child has ended, too"
     );
 }
+
+#[test]
+fn commands_run_apart_from_what_the_mover_keeps_open() {
+    let stage = Stage::new();
+    let (queue_id, link) = stage.stuck(&["bob@plain.test"], "apart");
+    stage.watched(&queue_id);
+    let pid = stage.sandbox.httpd_pid().expect("posttls-httpd runs");
+    let tasks = || {
+        let tasks = fs::read_dir(format!("/proc/{pid}/task")).expect("threads");
+        tasks.map(|task| task.expect("a thread").path())
+    };
+    let apart: Vec<_> = tasks()
+        .filter(|task| {
+            fs::read_to_string(task.join("comm")).is_ok_and(|name| name.trim() == "commands")
+        })
+        .collect();
+    assert_eq!(apart.len(), 1, "none of them runs a command now: {apart:?}");
+    let open = |task: &std::path::Path| -> Vec<String> {
+        let files = fs::read_dir(task.join("fd")).expect("descriptors");
+        let names = files.map(|file| file.expect("a file").file_name());
+        let mut names: Vec<String> = names.filter_map(|name| name.into_string().ok()).collect();
+        names.sort();
+        names
+    };
+    assert_eq!(open(&apart[0]), ["0", "1", "2"]);
+    // Whichever thread the kernel would choose for it: a signal is handled where the others' files are.
+    let own = format!("/proc/{pid}/task/{pid}");
+    assert!(open(std::path::Path::new(&own)).len() > 10);
+    let status = fs::read_to_string(apart[0].join("status")).expect("a thread");
+    let blocked = status.lines().find_map(|line| line.strip_prefix("SigBlk:"));
+    let blocked = u64::from_str_radix(blocked.expect("a mask").trim(), 16).expect("a number");
+    for signal in [Signal::TERM, Signal::INT, Signal::HUP] {
+        assert_ne!(blocked & (1 << (signal.as_raw() - 1)), 0, "{signal:?}");
+    }
+    assert_eq!(stage.post(&link, "action=send").status, 200);
+    arrived_once(&stage, "bob@plain.test");
+    assert_eq!(open(&apart[0]), ["0", "1", "2"]);
+    stage.signal_mover(Signal::TERM);
+    stage.wait("the mover's end", || {
+        stage.sandbox.httpd_pid().is_none().then_some(())
+    });
+}

@@ -90,14 +90,14 @@ pub fn limit(resource: Resource, wanted: u64) -> io::Result<()> {
     Ok(setrlimit(resource, limit)?)
 }
 
-/// Closes every descriptor but standard input, output and error: whoever started the mover may have left some open.
-/// Nothing of ours may be open yet.
+/// Closes every descriptor of this thread's table but standard input, output and error: whoever started the mover may
+/// have left some open. Nothing of ours may be open in it yet.
 ///
 /// # Errors
 /// When they can't be listed.
 pub fn close_inherited() -> io::Result<()> {
     let mut open: Vec<i32> = Vec::new();
-    for entry in std::fs::read_dir("/proc/self/fd")? {
+    for entry in std::fs::read_dir("/proc/thread-self/fd")? {
         let name = entry?.file_name();
         open.extend(name.to_str().and_then(|name| name.parse::<i32>().ok()));
     }

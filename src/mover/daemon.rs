@@ -25,6 +25,7 @@ use crate::confine;
 use crate::link::{KeyFileError, Keys};
 use crate::logging;
 use crate::postfix::Instance;
+use crate::postfix::apart;
 use crate::postfix::instance::PostfixError;
 use crate::postfix::user::{self, UserError};
 use crate::web::protocol::Settings;
@@ -97,8 +98,14 @@ pub enum DaemonError {
 /// # Errors
 /// When it can't start. Once started it does not end by an error.
 pub fn run(config_path: &Path) -> Result<(), DaemonError> {
+    let apart = apart::start();
     let config = Config::load(config_path)?;
     logging::start("posttls/httpd", &config.log.target);
+    if let Err(error) = apart {
+        warn!(
+            "Postfix's commands take longer the more messages wait: cannot run them apart: {error}"
+        );
+    }
     if !rustix::process::geteuid().is_root() {
         return Err(DaemonError::NotRoot(config.http.web_user));
     }

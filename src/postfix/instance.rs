@@ -10,6 +10,10 @@ use std::time::Duration;
 
 use log::warn;
 
+#[cfg(feature = "programs")]
+use super::apart::output as carry_out;
+#[cfg(not(feature = "programs"))]
+use super::command::output as carry_out;
 use super::lifetime::{Lifetimes, days_or_unit};
 use super::user::{self, User, UserError};
 use super::{Queue, QueueId};
@@ -364,16 +368,14 @@ pub(super) fn output(command: &mut Command) -> Result<Output, PostfixError> {
 }
 
 fn output_within(command: &mut Command, limit: Duration) -> Result<Output, PostfixError> {
-    let result = super::command::output(command, limit);
+    let program = line(command);
+    let result = carry_out(command, limit);
     result.map_err(|source| match source.kind() {
         io::ErrorKind::TimedOut => PostfixError::Hung {
-            program: line(command),
+            program,
             seconds: limit.as_secs(),
         },
-        _ => PostfixError::Run {
-            program: line(command),
-            source,
-        },
+        _ => PostfixError::Run { program, source },
     })
 }
 

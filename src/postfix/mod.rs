@@ -1,5 +1,7 @@
 //! Everything that knows Postfix.
 
+#[cfg(feature = "programs")]
+pub mod apart;
 mod command;
 mod content;
 mod defer_log;
