@@ -19,7 +19,7 @@ use crate::intake::{self, Deferred, Found};
 use crate::notice;
 use crate::notify;
 use crate::postfix::instance::PostfixError;
-use crate::postfix::{Entry, Instance, ListingError, Log, Queue, header};
+use crate::postfix::{Entry, Instance, ListingError, Log, Queue, QueueId, header};
 
 /// A look through the whole queue.
 pub struct Census<'a> {
@@ -131,11 +131,21 @@ impl Census<'_> {
         Ok(summary)
     }
 
+    /// Looks at one message, if it is in the deferred queue.
+    ///
+    /// # Errors
+    /// When the store fails, or the message can't be read.
+    pub fn look_at(&self, id: &QueueId) -> Result<Summary, MoveError> {
+        let mut summary = Summary::default();
+        self.examine(Queue::Deferred, id, &mut summary)?;
+        Ok(summary)
+    }
+
     fn count(&self, entry: &Entry, summary: &mut Summary) -> Result<(), StoreError> {
         match entry.queue {
             Some(queue @ (Queue::Deferred | Queue::Hold)) if entry.deferred => {
                 summary.deferred += 1;
-                match self.examine(queue, entry, summary) {
+                match self.examine(queue, &entry.id, summary) {
                     Err(MoveError::Store(error)) => return Err(error),
                     Err(error) => {
                         warn!("{error}");
@@ -150,8 +160,7 @@ impl Census<'_> {
         Ok(())
     }
 
-    fn examine(&self, queue: Queue, entry: &Entry, summary: &mut Summary) -> Result<(), MoveError> {
-        let id = &entry.id;
+    fn examine(&self, queue: Queue, id: &QueueId, summary: &mut Summary) -> Result<(), MoveError> {
         let Some(source) = source::open(self.instance, queue, id, false)? else {
             summary.moved += 1;
             return Ok(());

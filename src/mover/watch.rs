@@ -1,5 +1,5 @@
-//! When sweep, census and retention run: three threads, so that none that takes long keeps another waiting. All follow a
-//! reload of the configuration at once.
+//! When sweep, census and retention run, and messages without a notice are looked at: threads of their own, so that none
+//! that takes long keeps another waiting. All follow a reload of the configuration at once.
 
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread;
@@ -7,8 +7,10 @@ use std::time::{Duration, Instant};
 
 use log::{error, info};
 
+use super::MoveError;
 use super::census::{Census, Go};
 use super::engine::Engine;
+use super::lookout::Early;
 use super::retention;
 use super::sweep::Sweep;
 use crate::case::store::Store;
@@ -16,6 +18,11 @@ use crate::config::Config;
 
 /// Between two looks at what is to be kept no longer.
 const FORGET_EVERY: Duration = Duration::from_secs(3600);
+
+/// How long a message's notice may take to be told of by the hook, before the message is looked at without one.
+const FOR_THE_HOOK: Duration = Duration::from_millis(500);
+/// Before the instances are asked again.
+const AFTER_ERROR: Duration = Duration::from_secs(60);
 
 /// Looks after what is in the queue of the encrypt instance, for as long as the process lives.
 pub struct Watch {
@@ -38,6 +45,8 @@ impl Watch {
         thread::spawn(move || sweeping.sweep());
         let counting = Arc::clone(&watch);
         thread::spawn(move || counting.census());
+        let looking = Arc::clone(&watch);
+        thread::spawn(move || looking.look_at_early());
         let forgetting = Arc::clone(&watch);
         thread::spawn(move || forgetting.forget());
         watch
@@ -97,6 +106,43 @@ impl Watch {
             match result {
                 Ok(summary) => info!("{summary}"),
                 Err(error) => error!("{error}; the next census will look again"),
+            }
+        }
+    }
+
+    /// Looks at messages that were deferred without a notice, perhaps. See [`super::lookout`], `early`.
+    fn look_at_early(&self) {
+        let pair = loop {
+            match self.engine.pair() {
+                Ok(pair) => break pair,
+                Err(error) => {
+                    error!("{error}; next try in {} s", AFTER_ERROR.as_secs());
+                    thread::sleep(AFTER_ERROR);
+                }
+            }
+        };
+        for Early { id, since } in self.engine.lookout().early(&pair.encrypt) {
+            thread::sleep(FOR_THE_HOOK.saturating_sub(since.elapsed()));
+            let config = Arc::clone(&self.config.lock().unwrap_or_else(PoisonError::into_inner));
+            let result = self
+                .engine
+                .pair()
+                .map_err(MoveError::from)
+                .and_then(|pair| {
+                    let census = Census {
+                        store: &self.store,
+                        instance: &pair.encrypt,
+                        config: &config,
+                        dry_run: false,
+                    };
+                    census.look_at(&id)
+                });
+            match result {
+                Ok(summary) if summary.recipients > 0 => {
+                    info!("{id}: deferred at the turn of a second, without a notice");
+                }
+                Ok(_) => {}
+                Err(error) => error!("{error}; the next notice or census will tell of it"),
             }
         }
     }

@@ -15,6 +15,8 @@ const BASE_52: &[u8] = b"0123456789BCDFGHJKLMNPQRSTVWXYZbcdfghjklmnpqrstvwxyz";
 /// Seconds take six digits of a long queue ID, microseconds the four that follow.
 const LONG_SECONDS: usize = 6;
 const LONG_MICROSECONDS: usize = 4;
+/// Hexadecimal digits of the microseconds, with which a short queue ID begins.
+const SHORT_MICROSECONDS: usize = 5;
 
 /// A Postfix queue ID: ASCII letters and digits only, so it is safe in a path, an argument list and a log line.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -41,6 +43,13 @@ impl QueueId {
             || self.0.clone(),
             |microseconds| format!("{microseconds:05X}"),
         )
+    }
+
+    /// Within which microsecond of a second the queue file was made (mail_queue.h; the seconds only a long ID has).
+    /// `None` when the ID does not begin as Postfix's do.
+    pub fn microseconds(&self) -> Option<u32> {
+        let digits = self.hash_characters();
+        u32::from_str_radix(digits.get(..SHORT_MICROSECONDS)?, 16).ok()
     }
 
     /// Microseconds within a long ID, or `None` for a short one: only a long ID has `z` after its time digits.
@@ -125,5 +134,14 @@ mod tests {
         assert!(id.hash_characters().len() >= 5);
         let simple: QueueId = "4Zxyzb0010zBcd".parse().unwrap();
         assert_eq!(simple.hash_characters(), format!("{:05X}", 52));
+    }
+
+    #[test]
+    fn both_kinds_say_when_in_a_second_the_file_was_made() {
+        let microseconds = |id: &str| id.parse::<QueueId>().unwrap().microseconds();
+        assert_eq!(microseconds("003D29A0111"), Some(0x3D2));
+        assert_eq!(microseconds("F423F9A0111"), Some(999_999));
+        assert_eq!(microseconds("4Zxyzb0010zBcd"), Some(52));
+        assert_eq!(microseconds("nonsense"), None);
     }
 }

@@ -7,6 +7,7 @@
 //! lock and disturbs nobody. What is seen here is recorded at once; what happened while no mover ran is left to the sweep.
 
 mod adopt;
+mod early;
 mod file;
 mod judge;
 mod rest;
@@ -31,6 +32,7 @@ use super::MoveError;
 use super::engine::{Engine, Pair};
 use crate::case::store::{Store, StoreError};
 use crate::postfix::{Instance, Log, QueueId};
+pub use early::Early;
 use file::{Place, Watched};
 use rest::Rest;
 pub use rest::{RESTING_PLACES, Stirred};

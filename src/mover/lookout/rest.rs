@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use rustix::fs::inotify::{self, ReadFlags, WatchFlags};
 
 use super::Lookout;
+use super::early::EarlyOnes;
 use crate::case::CaseId;
 use crate::postfix::{Instance, Queue, QueueId};
 
@@ -19,12 +20,13 @@ pub const RESTING_PLACES: [Queue; 2] = [Queue::Deferred, Queue::Hold];
 /// What lies still, and what has not been asked for since it was stirred.
 #[derive(Default)]
 pub(super) struct Rest {
-    directories: HashMap<i32, PathBuf>,
+    directories: HashMap<i32, (Queue, PathBuf)>,
     known: HashSet<PathBuf>,
     resting: HashMap<QueueId, CaseId>,
     stirred: HashSet<CaseId>,
     /// Events were lost: it may be any of them.
     any: bool,
+    pub early: EarlyOnes,
 }
 
 /// What was stirred since it was asked for last.
@@ -39,19 +41,21 @@ pub enum Stirred {
 impl Rest {
     /// Takes an event, if it is of one of these directories.
     pub fn take(&mut self, wd: i32, what: ReadFlags, name: Option<&str>) -> bool {
-        if !self.directories.contains_key(&wd) {
+        let Some((queue, _)) = self.directories.get(&wd) else {
             return false;
-        }
+        };
         if what.contains(ReadFlags::IGNORED) {
             // The directory was removed, or its file system unmounted.
-            if let Some(path) = self.directories.remove(&wd) {
+            if let Some((_, path)) = self.directories.remove(&wd) {
                 self.known.remove(&path);
             }
             self.lose_track();
-        } else if let Some(id) = name.and_then(|name| name.parse::<QueueId>().ok())
-            && let Some(case) = self.resting.remove(&id)
-        {
-            self.stirred.insert(case);
+        } else if let Some(id) = name.and_then(|name| name.parse::<QueueId>().ok()) {
+            if let Some(case) = self.resting.remove(&id) {
+                self.stirred.insert(case);
+            } else if what.contains(ReadFlags::MOVED_TO) && *queue == Queue::Deferred {
+                self.early.tell(id);
+            }
         }
         true
     }
@@ -68,31 +72,45 @@ impl Lookout {
     /// From now on a message counts as resting, until something happens to it. Called *before* it is looked at, so that
     /// nothing can happen unseen after the look. `false` when its directories can't be watched.
     pub fn let_rest(&self, instance: &Instance, id: &QueueId, case: CaseId) -> bool {
+        let mut state = self.lock();
+        for queue in RESTING_PLACES {
+            if !self.watch_directory(&mut state.rest, instance, queue, id) {
+                return false;
+            }
+        }
+        state.rest.resting.insert(id.clone(), case);
+        true
+    }
+
+    /// Watches the directory of `queue` in which a message with this ID is, or would be.
+    pub(super) fn watch_directory(
+        &self,
+        rest: &mut Rest,
+        instance: &Instance,
+        queue: Queue,
+        id: &QueueId,
+    ) -> bool {
         let Some(inotify) = &self.inotify else {
             return false;
         };
-        let mut state = self.lock();
-        for queue in RESTING_PLACES {
-            let directory = instance.directory(queue.as_str(), id);
-            if state.rest.known.contains(&directory) {
-                continue;
-            }
-            let wanted = WatchFlags::MOVED_FROM
-                | WatchFlags::MOVED_TO
-                | WatchFlags::CREATE
-                | WatchFlags::DELETE
-                | WatchFlags::MODIFY
-                | WatchFlags::ATTRIB
-                | WatchFlags::DONT_FOLLOW
-                | WatchFlags::ONLYDIR;
-            // An error: perhaps it is not there yet, as Postfix makes these directories when it needs them.
-            let Ok(wd) = inotify::add_watch(inotify, &directory, wanted) else {
-                return false;
-            };
-            state.rest.directories.insert(wd, directory.clone());
-            state.rest.known.insert(directory);
+        let directory = instance.directory(queue.as_str(), id);
+        if rest.known.contains(&directory) {
+            return true;
         }
-        state.rest.resting.insert(id.clone(), case);
+        let wanted = WatchFlags::MOVED_FROM
+            | WatchFlags::MOVED_TO
+            | WatchFlags::CREATE
+            | WatchFlags::DELETE
+            | WatchFlags::MODIFY
+            | WatchFlags::ATTRIB
+            | WatchFlags::DONT_FOLLOW
+            | WatchFlags::ONLYDIR;
+        // An error: perhaps it is not there yet, as Postfix makes these directories when it needs them.
+        let Ok(wd) = inotify::add_watch(inotify, &directory, wanted) else {
+            return false;
+        };
+        rest.directories.insert(wd, (queue, directory.clone()));
+        rest.known.insert(directory);
         true
     }
 
