@@ -49,6 +49,11 @@ pub fn with_sink(sink: &Sink, change: impl FnOnce(UpOptions) -> UpOptions) -> St
     let stage = Stage::with(|options| change(options.mx_dialogue(false)));
     stage.configure("notification", "smtp_port", &sink.port.to_string());
     stage.configure("limits", "per_hour", "1000000");
+    if stage.sandbox.httpd_pid().is_some() {
+        // The courier, too.
+        stage.sandbox.stop_httpd();
+        stage.sandbox.start_httpd(&[]).expect("it starts");
+    }
     stage
 }
 
