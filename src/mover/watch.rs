@@ -13,8 +13,10 @@ use super::engine::Engine;
 use super::lookout::Early;
 use super::retention;
 use super::sweep::Sweep;
+use crate::case::CaseState;
 use crate::case::store::Store;
 use crate::config::Config;
+use crate::postfix::QueueId;
 
 /// Between two looks at what is to be kept no longer.
 const FORGET_EVERY: Duration = Duration::from_secs(3600);
@@ -124,27 +126,29 @@ impl Watch {
         for Early { id, since } in self.engine.lookout().early(&pair.encrypt) {
             thread::sleep(FOR_THE_HOOK.saturating_sub(since.elapsed()));
             let config = Arc::clone(&self.config.lock().unwrap_or_else(PoisonError::into_inner));
-            let result = self
-                .engine
-                .pair()
-                .map_err(MoveError::from)
-                .and_then(|pair| {
-                    let census = Census {
-                        store: &self.store,
-                        instance: &pair.encrypt,
-                        config: &config,
-                        dry_run: false,
-                    };
-                    census.look_at(&id)
-                });
+            let result = self.look_at(&id, &config);
             match result {
-                Ok(summary) if summary.recipients > 0 => {
-                    info!("{id}: deferred at the turn of a second, without a notice");
-                }
-                Ok(_) => {}
+                Ok(true) => info!("{id}: deferred at the turn of a second, without a notice"),
+                Ok(false) => {}
                 Err(error) => error!("{error}; the next notice or census will tell of it"),
             }
         }
+    }
+
+    /// Looks at one message, unless it has a case: that is the sweep's. Whether there is something to be told of.
+    fn look_at(&self, id: &QueueId, config: &Config) -> Result<bool, MoveError> {
+        let cases = self.store.cases_of(id)?;
+        if cases.iter().any(|case| case.state != CaseState::Closed) {
+            return Ok(false);
+        }
+        let pair = self.engine.pair()?;
+        let census = Census {
+            store: &self.store,
+            instance: &pair.encrypt,
+            config,
+            dry_run: false,
+        };
+        Ok(census.look_at(id)?.recipients > 0)
     }
 
     fn forget(&self) {

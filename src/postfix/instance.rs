@@ -397,11 +397,17 @@ fn run_within(command: &mut Command, limit: Duration) -> Result<Output, PostfixE
 impl Instance {
     /// One below `directory`, with nothing in its queues, which are not hashed.
     pub fn bare(directory: &Path) -> Self {
+        Self::hashing(directory, "", 1)
+    }
+
+    /// The same, with these queues hashed so deep.
+    pub fn hashing(directory: &Path, queues: &str, depth: usize) -> Self {
         use std::fs;
         fs::create_dir_all(directory.join("hold")).unwrap();
         let at = directory.display();
-        let settings =
-            format!("compatibility_level = 3.6\nqueue_directory = {at}\nhash_queue_names =\n");
+        let settings = format!(
+            "compatibility_level = 3.6\nqueue_directory = {at}\nhash_queue_names = {queues}\nhash_queue_depth = {depth}\n"
+        );
         fs::write(directory.join("main.cf"), settings).unwrap();
         fs::write(directory.join("master.cf"), "").unwrap();
         Self::load(directory).unwrap()

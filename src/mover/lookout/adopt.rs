@@ -63,9 +63,6 @@ impl Lookout {
     /// Watches what is not watched yet, and no longer what nobody waits for.
     fn adopt(&self, pair: &Arc<Pair>, known: &mut Adoption) -> Result<(), MoveError> {
         let changes = self.store.changes(known.mark.as_ref())?;
-        if !changes.cases.is_empty() {
-            self.watch_early(&pair.encrypt);
-        }
         if changes.all {
             known.missed.clear();
             self.forget_all_but(&mut self.lock(), &changes.cases);

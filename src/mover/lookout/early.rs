@@ -4,10 +4,14 @@
 //! that lags a little. So a message that comes in and fails within the first moment of a second has its notice after the
 //! second attempt, minutes later. The queue ID says when in a second the message came.
 
+use std::collections::{BTreeSet, HashSet};
+use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Instant;
 
-use super::Lookout;
+use rustix::fs::inotify::{self, ReadFlags, WatchFlags};
+
+use super::{Lookout, State};
 use crate::postfix::{Instance, Queue, QueueId};
 
 /// Microseconds of a second in which that may happen: a tick of the kernel's clock is 10 ms at most, and the queue manager
@@ -25,12 +29,24 @@ pub struct Early {
     pub since: Instant,
 }
 
-/// Who is told of them, and what is not watched yet.
+/// Who is told of them, and where they come to.
 #[derive(Default)]
 pub(super) struct EarlyOnes {
     tell: Option<Sender<Early>>,
-    /// One ID in each directory that was not there yet: Postfix makes them when it needs them.
-    unwatched: Vec<QueueId>,
+    directories: BTreeSet<PathBuf>,
+    /// Those of them that are not there yet: Postfix makes them when it needs them.
+    missing: Vec<PathBuf>,
+    /// Watched directories in which the missing ones, or theirs, will be made.
+    above: HashSet<i32>,
+    /// Something was made there.
+    made: bool,
+}
+
+/// Whether what is in a directory is told of, or only what comes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Look {
+    Inside,
+    Ahead,
 }
 
 impl EarlyOnes {
@@ -44,40 +60,88 @@ impl EarlyOnes {
             let _ = tell.send(Early { id, since });
         }
     }
+
+    /// Takes an event, if it is of a directory in which others are made.
+    pub fn take(&mut self, wd: i32, what: ReadFlags) -> bool {
+        if what.contains(ReadFlags::IGNORED) {
+            return self.above.remove(&wd);
+        }
+        let ours = self.above.contains(&wd);
+        self.made |= ours;
+        ours
+    }
+
+    /// A directory is no longer watched.
+    pub fn lose(&mut self, directory: PathBuf) {
+        if self.directories.contains(&directory) {
+            self.missing.push(directory);
+            self.made = true;
+        }
+    }
+
+    /// Is there any that was missing, perhaps? Says it once.
+    pub fn has_more_directories(&mut self) -> bool {
+        std::mem::take(&mut self.made)
+    }
 }
 
 impl Lookout {
     /// From now on tells of them. What came before is a matter of the census.
     pub fn early(&self, instance: &Instance) -> Receiver<Early> {
         let (tell, early) = channel();
-        let mut directories = Vec::new();
-        let mut unwatched = Vec::new();
-        for within in (0..EARLY).step_by(STEP) {
+        let directories: BTreeSet<PathBuf> = (0..EARLY)
+            .step_by(STEP)
             // Six characters at least make a queue ID.
-            let Ok(id) = format!("{within:05X}0").parse::<QueueId>() else {
-                continue;
-            };
-            let directory = instance.directory(Queue::Deferred.as_str(), &id);
-            if !directories.contains(&directory) {
-                directories.push(directory);
-                unwatched.push(id);
-            }
-        }
-        self.lock().rest.early = EarlyOnes {
+            .filter_map(|within| format!("{within:05X}0").parse().ok())
+            .map(|id| instance.directory(Queue::Deferred.as_str(), &id))
+            .collect();
+        let mut state = self.lock();
+        state.rest.early = EarlyOnes {
             tell: Some(tell),
-            unwatched,
+            missing: directories.iter().cloned().collect(),
+            directories,
+            ..EarlyOnes::default()
         };
-        self.watch_early(instance);
+        self.watch_early(&mut state, Look::Ahead);
         early
     }
 
-    /// Watches the directories that are there by now.
-    pub(super) fn watch_early(&self, instance: &Instance) {
-        let mut state = self.lock();
-        let mut unwatched = std::mem::take(&mut state.rest.early.unwatched);
-        unwatched
-            .retain(|id| !self.watch_directory(&mut state.rest, instance, Queue::Deferred, id));
-        state.rest.early.unwatched = unwatched;
+    /// Watches the directories that are there by now, and above the others.
+    pub(super) fn watch_early(&self, state: &mut State, look: Look) {
+        let missing = std::mem::take(&mut state.rest.early.missing);
+        for directory in missing {
+            // Until it is watched, or what is above it: it may be made between two looks.
+            let watched = loop {
+                if self.watch_directory(&mut state.rest, Queue::Deferred, directory.clone()) {
+                    break true;
+                }
+                if !self.watch_above(&mut state.rest.early, &directory) {
+                    break false;
+                }
+            };
+            if !watched {
+                state.rest.early.missing.push(directory);
+            } else if look == Look::Inside {
+                let files = std::fs::read_dir(&directory).into_iter().flatten();
+                let names = files.filter_map(|file| file.ok()?.file_name().into_string().ok());
+                names
+                    .filter_map(|name| name.parse().ok())
+                    .for_each(|id| state.rest.early.tell(id));
+            }
+        }
+    }
+
+    /// Watches the next directory above that is there. Whether that is new.
+    fn watch_above(&self, early: &mut EarlyOnes, directory: &Path) -> bool {
+        let mut above = directory.ancestors().skip(1);
+        let Some(inotify) = &self.inotify else {
+            return false;
+        };
+        let wanted =
+            WatchFlags::CREATE | WatchFlags::MOVED_TO | WatchFlags::MASK_ADD | WatchFlags::ONLYDIR;
+        above
+            .find_map(|path| inotify::add_watch(inotify, path, wanted).ok())
+            .is_some_and(|wd| early.above.insert(wd))
     }
 }
 
@@ -86,9 +150,7 @@ mod tests {
     use std::fs;
     use std::sync::Arc;
 
-    use super::super::RESTING_PLACES;
     use super::*;
-    use crate::case::CaseId;
     use crate::case::store::Store;
 
     #[test]
@@ -96,29 +158,48 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let store = Store::open(&directory.path().join("posttls.db"), true).unwrap();
         let lookout = Lookout::new(Arc::new(store));
-        let instance = Instance::bare(directory.path());
+        let instance = Instance::hashing(directory.path(), "deferred", 2);
         let ids = ["0C34F9A0111", "0C3509A0112", "A367B99A955", "003D29A0111"];
         let ids = ids.map(|id| id.parse::<QueueId>().unwrap());
-        for queue in RESTING_PLACES.iter().chain([&Queue::Active]) {
-            for id in &ids {
-                fs::create_dir_all(instance.directory(queue.as_str(), id)).unwrap();
-            }
-        }
         let early = lookout.early(&instance);
-        assert!(lookout.let_rest(&instance, &ids[3], CaseId(7)));
+        let told = || -> Vec<QueueId> {
+            lookout.gather();
+            early.try_iter().map(|early| early.id).collect()
+        };
+        // The directories are made with the first messages in them.
         for id in &ids {
             let deferred = instance.path(Queue::Deferred, id);
-            fs::write(instance.path(Queue::Active, id), "message").unwrap();
-            fs::rename(instance.path(Queue::Active, id), &deferred).unwrap();
-            // Out of it, and into hold: that tells nothing.
-            fs::rename(deferred, instance.path(Queue::Hold, id)).unwrap();
+            fs::create_dir_all(deferred.parent().unwrap()).unwrap();
+            fs::write(deferred, "message").unwrap();
         }
-        lookout.gather();
-        let told: Vec<QueueId> = early.try_iter().map(|early| early.id).collect();
+        let sorted = |mut told: Vec<QueueId>| {
+            told.sort();
+            told
+        };
+        let first = sorted(told());
         assert_eq!(
-            told,
-            ids[..1],
-            "the second came late, the third later, the last is known"
+            first,
+            [ids[3].clone(), ids[0].clone()],
+            "the others came later"
         );
+        for id in &ids {
+            let deferred = instance.path(Queue::Deferred, id);
+            let held = instance.path(Queue::Hold, id);
+            // Out of it, and into hold: that tells nothing.
+            fs::rename(&deferred, &held).unwrap();
+            if id != &ids[3] {
+                fs::rename(held, deferred).unwrap();
+            }
+        }
+        assert_eq!(told(), ids[..1]);
+        // A directory may go, and come again.
+        let gone = instance.directory("deferred", &ids[0]);
+        fs::remove_dir_all(&gone).unwrap();
+        assert!(told().is_empty());
+        fs::create_dir(&gone).unwrap();
+        assert!(told().is_empty());
+        fs::write(directory.path().join("message"), "message").unwrap();
+        fs::rename(directory.path().join("message"), gone.join(ids[0].as_str())).unwrap();
+        assert_eq!(told(), ids[..1]);
     }
 }

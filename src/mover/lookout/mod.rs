@@ -33,6 +33,7 @@ use super::engine::{Engine, Pair};
 use crate::case::store::{Store, StoreError};
 use crate::postfix::{Instance, Log, QueueId};
 pub use early::Early;
+use early::Look;
 use file::{Place, Watched};
 use rest::Rest;
 pub use rest::{RESTING_PLACES, Stirred};
@@ -204,6 +205,9 @@ impl Lookout {
         }
         if !state.changed.is_empty() {
             self.something.notify_one();
+        }
+        if state.rest.early.has_more_directories() {
+            self.watch_early(&mut state, Look::Inside);
         }
     }
 

@@ -42,12 +42,13 @@ impl Rest {
     /// Takes an event, if it is of one of these directories.
     pub fn take(&mut self, wd: i32, what: ReadFlags, name: Option<&str>) -> bool {
         let Some((queue, _)) = self.directories.get(&wd) else {
-            return false;
+            return self.early.take(wd, what);
         };
         if what.contains(ReadFlags::IGNORED) {
             // The directory was removed, or its file system unmounted.
             if let Some((_, path)) = self.directories.remove(&wd) {
                 self.known.remove(&path);
+                self.early.lose(path);
             }
             self.lose_track();
         } else if let Some(id) = name.and_then(|name| name.parse::<QueueId>().ok()) {
@@ -74,7 +75,8 @@ impl Lookout {
     pub fn let_rest(&self, instance: &Instance, id: &QueueId, case: CaseId) -> bool {
         let mut state = self.lock();
         for queue in RESTING_PLACES {
-            if !self.watch_directory(&mut state.rest, instance, queue, id) {
+            let directory = instance.directory(queue.as_str(), id);
+            if !self.watch_directory(&mut state.rest, queue, directory) {
                 return false;
             }
         }
@@ -82,18 +84,16 @@ impl Lookout {
         true
     }
 
-    /// Watches the directory of `queue` in which a message with this ID is, or would be.
+    /// Watches a directory of `queue`.
     pub(super) fn watch_directory(
         &self,
         rest: &mut Rest,
-        instance: &Instance,
         queue: Queue,
-        id: &QueueId,
+        directory: PathBuf,
     ) -> bool {
         let Some(inotify) = &self.inotify else {
             return false;
         };
-        let directory = instance.directory(queue.as_str(), id);
         if rest.known.contains(&directory) {
             return true;
         }
