@@ -15,13 +15,6 @@ fn detail(stage: &Stage, queue_id: &str, what: &str) -> String {
         .to_owned()
 }
 
-fn closed(stage: &Stage, queue_id: &str, why: &str) {
-    stage.wait(&format!("{queue_id} to be closed"), || {
-        (stage.case(queue_id)["state"] == "closed").then_some(())
-    });
-    assert_eq!(stage.case(queue_id)["closed_why"], why);
-}
-
 #[test]
 fn delivered_after_all_to_the_only_recipient() {
     let stage = Stage::new();
@@ -29,7 +22,7 @@ fn delivered_after_all_to_the_only_recipient() {
     stage.watched(&queue_id);
     stage.route("plain.test", "tls.test");
     stage.flush(&queue_id);
-    closed(&stage, &queue_id, "delivered");
+    stage.closed(&queue_id, "delivered");
     assert_eq!(stage.states(&queue_id)["bob@plain.test"], "delivered");
     stage.logged(&format!(
         "{queue_id}: to=<bob@plain.test>, status=delivered"
@@ -115,8 +108,8 @@ fn removed_by_an_admin_from_the_deferred_queue_and_from_hold() {
     stage.run("postsuper", Instance::Encrypt, &["-d", &first]);
     stage.run("postsuper", Instance::Encrypt, &["-h", &second]);
     stage.run("postsuper", Instance::Encrypt, &["-d", &second]);
-    closed(&stage, &first, "removed");
-    closed(&stage, &second, "removed");
+    stage.closed(&first, "removed");
+    stage.closed(&second, "removed");
 }
 
 #[test]
@@ -128,7 +121,7 @@ fn not_delivered_in_time() {
     stage.run("postconf", Instance::Encrypt, &["-e", settings]);
     stage.reload(Instance::Encrypt);
     stage.flush(&queue_id);
-    closed(&stage, &queue_id, "returned");
+    stage.closed(&queue_id, "returned");
     assert!(detail(&stage, &queue_id, "returned").starts_with("not delivered in time"));
     stage.queues_are_empty();
 }
@@ -140,7 +133,7 @@ fn taken_in_anew_under_another_queue_id() {
     stage.watched(&queue_id);
     stage.in_queue(&queue_id, "deferred");
     stage.run("postsuper", Instance::Encrypt, &["-r", &queue_id]);
-    closed(&stage, &queue_id, "gone");
+    stage.closed(&queue_id, "gone");
     assert!(detail(&stage, &queue_id, "gone").contains("another queue ID"));
 }
 
@@ -171,7 +164,7 @@ fn many_messages_end_in_all_ways_and_each_is_known() {
     stage.reload(Instance::Mx);
     stage.route("plain.test", "tls.test");
     stage.flush(&queue_id);
-    closed(&stage, &queue_id, "mixed");
+    stage.closed(&queue_id, "mixed");
     for (address, state) in stage.states(&queue_id) {
         let wanted = if address.starts_with("nouser") {
             "returned"

@@ -46,13 +46,6 @@ fn events(case: &Value, what: &str) -> usize {
     all.iter().filter(|event| event["what"] == what).count()
 }
 
-fn closed(stage: &Stage, queue_id: &str, why: &str) {
-    stage.wait(&format!("the case of {queue_id} to end"), || {
-        (stage.case(queue_id)["state"] == "closed").then_some(())
-    });
-    assert_eq!(stage.case(queue_id)["closed_why"], why);
-}
-
 #[test]
 fn a_refused_connection_that_turns_into_a_server_without_tls_is_the_sender_s_matter() {
     let stage = stage();
@@ -99,7 +92,7 @@ fn a_refused_connection_that_turns_into_a_server_without_tls_is_the_sender_s_mat
     let output = stage.posttls(&["release", &queue_id]);
     assert!(output.status.success(), "{output:?}");
     assert!(!came_over_tls(&stage.arrival("bob@down.test")));
-    closed(&stage, &queue_id, "released");
+    stage.closed(&queue_id, "released");
 }
 
 #[test]
@@ -134,7 +127,7 @@ fn a_case_is_watched_while_a_recipient_waits_that_is_not_stuck_for_tls() {
     // Its last recipient is delivered over TLS, and the message leaves the queue.
     tried_again(&stage, &queue_id, "down.test", "tls.test");
     assert!(came_over_tls(&stage.arrival("eve@down.test")));
-    closed(&stage, &queue_id, "mixed");
+    stage.closed(&queue_id, "mixed");
     assert_eq!(events(&stage.case(&queue_id), "closed"), 1);
     assert_eq!(to.map(|recipient| stage.attempts(recipient)), [1, 1]);
 }
@@ -151,7 +144,7 @@ fn a_watched_recipient_that_is_stuck_after_the_others_are_decided_opens_the_case
     stage.becomes(&queue_id, "eve@down.test", "open");
     assert_eq!(stage.case(&queue_id)["state"], "open");
     assert_eq!(stage.post(&link, "action=delete").status, 200);
-    closed(&stage, &queue_id, "deleted");
+    stage.closed(&queue_id, "deleted");
     stage.queues_are_empty();
 }
 
@@ -188,7 +181,7 @@ fn who_was_refused_for_good_is_not_taken_for_delivered_while_the_attempt_lasts()
     tried_again(&stage, &queue_id, "slowplain.test", "slow.test");
     stage.becomes(&queue_id, "busy@tls.test", "returned");
     assert!(came_over_tls(&stage.arrival("bob@slowplain.test")));
-    closed(&stage, &queue_id, "mixed");
+    stage.closed(&queue_id, "mixed");
 }
 
 #[test]
@@ -203,11 +196,11 @@ fn a_message_that_has_left_ends_its_case_without_a_click() {
     }
     tried_again(&stage, &delivered, "plain.test", "tls.test");
     stage.run("postsuper", Instance::Encrypt, &["-d", &removed]);
-    closed(&stage, &delivered, "delivered");
-    closed(&stage, &removed, "removed");
+    stage.closed(&delivered, "delivered");
+    stage.closed(&removed, "removed");
     assert_eq!(stage.case(&other)["state"], "watched");
     stage.run("postsuper", Instance::Encrypt, &["-d", &other]);
-    closed(&stage, &other, "removed");
+    stage.closed(&other, "removed");
     // Nobody is told of the end of what nobody was told of.
     assert!(!stage.is_told("ann@down.test"));
 }

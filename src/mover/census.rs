@@ -131,13 +131,19 @@ impl Census<'_> {
         Ok(summary)
     }
 
-    /// Looks at one message, if it is in the deferred queue.
+    /// Looks at one message, if it is in the deferred queue and has had no notice yet though it will have one.
     ///
     /// # Errors
     /// When the store fails, or the message can't be read.
     pub fn look_at(&self, id: &QueueId) -> Result<Summary, MoveError> {
         let mut summary = Summary::default();
-        self.examine(Queue::Deferred, id, &mut summary)?;
+        match source::open(self.instance, Queue::Deferred, id, false)? {
+            // The queue manager says so before it defers the message.
+            Some(source) if source.content.warn.is_some_and(|due| due >= 0) => {
+                self.judge(source, Queue::Deferred, id, &mut summary)?;
+            }
+            _ => {}
+        }
         Ok(summary)
     }
 
@@ -165,6 +171,16 @@ impl Census<'_> {
             summary.moved += 1;
             return Ok(());
         };
+        self.judge(source, queue, id, summary)
+    }
+
+    fn judge(
+        &self,
+        source: source::Source,
+        queue: Queue,
+        id: &QueueId,
+        summary: &mut Summary,
+    ) -> Result<(), MoveError> {
         let log = late::read(self.instance, Log::Defer, id)?.unwrap_or_default();
         if !source.is_still_there() {
             summary.moved += 1;

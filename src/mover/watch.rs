@@ -10,10 +10,8 @@ use log::{error, info};
 use super::MoveError;
 use super::census::{Census, Go};
 use super::engine::Engine;
-use super::lookout::Early;
 use super::retention;
 use super::sweep::Sweep;
-use crate::case::CaseState;
 use crate::case::store::Store;
 use crate::config::Config;
 use crate::postfix::QueueId;
@@ -21,8 +19,6 @@ use crate::postfix::QueueId;
 /// Between two looks at what is to be kept no longer.
 const FORGET_EVERY: Duration = Duration::from_secs(3600);
 
-/// How long a message's notice may take to be told of by the hook, before the message is looked at without one.
-const FOR_THE_HOOK: Duration = Duration::from_millis(500);
 /// Before the instances are asked again.
 const AFTER_ERROR: Duration = Duration::from_secs(60);
 
@@ -123,11 +119,9 @@ impl Watch {
                 }
             }
         };
-        for Early { id, since } in self.engine.lookout().early(&pair.encrypt) {
-            thread::sleep(FOR_THE_HOOK.saturating_sub(since.elapsed()));
+        for id in self.engine.lookout().early(&pair.encrypt) {
             let config = Arc::clone(&self.config.lock().unwrap_or_else(PoisonError::into_inner));
-            let result = self.look_at(&id, &config);
-            match result {
+            match self.look_at(&id, &config) {
                 Ok(true) => info!("{id}: deferred at the turn of a second, without a notice"),
                 Ok(false) => {}
                 Err(error) => error!("{error}; the next notice or census will tell of it"),
@@ -135,12 +129,8 @@ impl Watch {
         }
     }
 
-    /// Looks at one message, unless it has a case: that is the sweep's. Whether there is something to be told of.
+    /// Looks at one message. Whether there is something to be told of.
     fn look_at(&self, id: &QueueId, config: &Config) -> Result<bool, MoveError> {
-        let cases = self.store.cases_of(id)?;
-        if cases.iter().any(|case| case.state != CaseState::Closed) {
-            return Ok(false);
-        }
         let pair = self.engine.pair()?;
         let census = Census {
             store: &self.store,

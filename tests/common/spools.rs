@@ -74,6 +74,14 @@ impl Stage {
         });
     }
 
+    /// Waits until a case has ended, for this reason.
+    pub fn closed(&self, queue_id: &str, why: &str) {
+        self.wait(&format!("the case of {queue_id} to end"), || {
+            (self.case(queue_id)["state"] == "closed").then_some(())
+        });
+        assert_eq!(self.case(queue_id)["closed_why"], why);
+    }
+
     /// Waits until the mover watches the message: what Postfix does with it before that is seen by nobody.
     pub fn watched(&self, queue_id: &str) {
         let itself = format!("/{queue_id}");

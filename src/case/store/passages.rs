@@ -12,6 +12,13 @@ use crate::postfix::QueueId;
 
 /// How long [`Store::hear`] keeps hearings of two kinds apart: until the mover has matched the first one, as a rule.
 const APART_MS: i64 = 500;
+/// Of a recipient: released, and not ended in the may instance. (One of whom nobody saw the end has a time without a passage.)
+const UNDER_WAY: &str = "(passage = 'deferred' OR passage IS NULL AND passage_at IS NULL)";
+/// The recipients that were released with a copy, named `?1`. Its last digits, the inode number, have an index.
+const OF_COPY: &str = "moves m
+     JOIN move_recipients mr ON mr.move_id = m.id AND mr.outcome = 'released'
+     JOIN recipients r ON r.id = mr.recipient_id
+     WHERE substr(m.copy_name, 6) = substr(?1, 6) AND m.copy_name = ?1";
 
 /// A message in the may instance's queue of which recipients have not ended there.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -76,13 +83,9 @@ impl Store {
     pub fn travellers(&self, copy: &QueueId) -> Result<Vec<Traveller>, StoreError> {
         self.read("cannot list who is under way in the may instance", |connection| {
             connection
-                .prepare_cached(
-                    "SELECT r.id, r.address, r.passage, r.passage_detail FROM moves m
-                     JOIN move_recipients mr ON mr.move_id = m.id AND mr.outcome = 'released'
-                     JOIN recipients r ON r.id = mr.recipient_id
-                     WHERE substr(m.copy_name, 6) = substr(?1, 6) AND m.copy_name = ?1
-                     AND (r.passage = 'deferred' OR r.passage IS NULL AND r.passage_at IS NULL) ORDER BY r.number",
-                )?
+                .prepare_cached(&format!(
+                    "SELECT r.id, r.address, r.passage, r.passage_detail FROM {OF_COPY} AND {UNDER_WAY} ORDER BY r.number"
+                ))?
                 .query_map([copy], |row| {
                     Ok(Traveller { id: row.get(0)?, address: row.get(1)?, passage: row.get(2)?, detail: row.get(3)? })
                 })?
@@ -170,14 +173,20 @@ impl Store {
     ) -> Result<(), StoreError> {
         self.write("cannot record what the may instance did", |tx| {
             let changed = tx
-                .prepare_cached(
+                .prepare_cached(&format!(
                     "UPDATE recipients SET passage = NULL, passage_at = ?2, passage_detail = ?3
-                     WHERE id = ?1 AND (passage = 'deferred' OR passage IS NULL AND passage_at IS NULL)",
-                )?
+                     WHERE id = ?1 AND {UNDER_WAY}"
+                ))?
                 .execute(params![recipient, now_ms(), why])?;
             if changed == 1 {
                 let detail = format!("{copy}: {why}");
-                record(tx, case_of(tx, recipient)?, &address_of(tx, recipient)?, "may-unseen", &detail)?;
+                record(
+                    tx,
+                    case_of(tx, recipient)?,
+                    &address_of(tx, recipient)?,
+                    "may-unseen",
+                    &detail,
+                )?;
             }
             Ok(())
         })
@@ -191,14 +200,13 @@ impl Store {
     pub fn copy_of_inode(&self, inode: u64) -> Result<Option<QueueId>, StoreError> {
         self.read("cannot look a copy up", |connection| {
             connection
-                .prepare_cached(
+                .prepare_cached(&format!(
                     "SELECT m.copy_name FROM moves m JOIN move_recipients mr ON mr.move_id = m.id AND mr.outcome = 'released'
                      JOIN recipients r ON r.id = mr.recipient_id
                      WHERE substr(m.copy_name, 6) = ?1 AND m.copy_name IS NOT NULL
-                     AND (r.passage = 'deferred' OR r.passage IS NULL AND r.passage_at IS NULL
-                          OR r.passage = 'sent' AND r.passage_detail = ?2)
-                     ORDER BY m.id DESC LIMIT 1",
-                )?
+                     AND ({UNDER_WAY} OR r.passage = 'sent' AND r.passage_detail = ?2)
+                     ORDER BY m.id DESC LIMIT 1"
+                ))?
                 .query_row(params![format!("{inode:X}"), said(Passage::Sent, "")], |row| row.get(0))
                 .optional()
         })
@@ -249,13 +257,9 @@ fn are_alike(heard: &[Hearing]) -> bool {
 /// the recipients of whom nobody had heard when they had all ended are told what was heard of them.
 fn match_late(tx: &Transaction<'_>, copy: &QueueId) -> rusqlite::Result<()> {
     let unheard: Vec<i64> = tx
-        .prepare_cached(
-            "SELECT r.id FROM moves m
-             JOIN move_recipients mr ON mr.move_id = m.id AND mr.outcome = 'released'
-             JOIN recipients r ON r.id = mr.recipient_id
-             WHERE substr(m.copy_name, 6) = substr(?1, 6) AND m.copy_name = ?1
-             AND r.passage = 'sent' AND r.passage_detail = ?2 ORDER BY r.number",
-        )?
+        .prepare_cached(&format!(
+            "SELECT r.id FROM {OF_COPY} AND r.passage = 'sent' AND r.passage_detail = ?2 ORDER BY r.number"
+        ))?
         .query_map(params![copy, said(Passage::Sent, "")], |row| row.get(0))?
         .collect::<rusqlite::Result<_>>()?;
     let heard = heard_of(tx, copy)?;
@@ -276,13 +280,9 @@ fn match_late(tx: &Transaction<'_>, copy: &QueueId) -> rusqlite::Result<()> {
 
 /// Have any recipients of `copy` not ended?
 fn are_under_way(tx: &Transaction<'_>, copy: &QueueId) -> rusqlite::Result<bool> {
-    tx.prepare_cached(
-        "SELECT EXISTS (
-             SELECT 1 FROM moves m JOIN move_recipients mr ON mr.move_id = m.id AND mr.outcome = 'released'
-             JOIN recipients r ON r.id = mr.recipient_id
-             WHERE substr(m.copy_name, 6) = substr(?1, 6) AND m.copy_name = ?1
-             AND (r.passage = 'deferred' OR r.passage IS NULL AND r.passage_at IS NULL))",
-    )?
+    tx.prepare_cached(&format!(
+        "SELECT EXISTS (SELECT 1 FROM {OF_COPY} AND {UNDER_WAY})"
+    ))?
     .query_row([copy], |row| row.get(0))
 }
 

@@ -2,12 +2,12 @@
 //!
 //! The queue manager writes a delay notice when the second after the arrival, minus one, has begun *by its own clock*, and
 //! that lags a little. So a message that comes in and fails within the first moment of a second has its notice after the
-//! second attempt, minutes later. The queue ID says when in a second the message came.
+//! second attempt, minutes later. The queue ID says when in a second the message came; whether it had its notice, the
+//! queue file says.
 
 use std::collections::{BTreeSet, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::time::Instant;
 
 use rustix::fs::inotify::{self, ReadFlags, WatchFlags};
 
@@ -20,19 +20,10 @@ const EARLY: u32 = 50_000;
 /// Among IDs so far apart is one for each directory that has such messages, if `hash_queue_depth` is at most 3.
 const STEP: usize = 0x100;
 
-/// Such a message.
-#[derive(Debug)]
-pub struct Early {
-    /// Which.
-    pub id: QueueId,
-    /// Since when it is deferred.
-    pub since: Instant,
-}
-
 /// Who is told of them, and where they come to.
 #[derive(Default)]
 pub(super) struct EarlyOnes {
-    tell: Option<Sender<Early>>,
+    tell: Option<Sender<QueueId>>,
     directories: BTreeSet<PathBuf>,
     /// Those of them that are not there yet: Postfix makes them when it needs them.
     missing: Vec<PathBuf>,
@@ -55,9 +46,8 @@ impl EarlyOnes {
         if let Some(tell) = &self.tell
             && id.microseconds().is_some_and(|within| within < EARLY)
         {
-            let since = Instant::now();
             // Nobody looks any more when the process ends.
-            let _ = tell.send(Early { id, since });
+            let _ = tell.send(id);
         }
     }
 
@@ -87,7 +77,7 @@ impl EarlyOnes {
 
 impl Lookout {
     /// From now on tells of them. What came before is a matter of the census.
-    pub fn early(&self, instance: &Instance) -> Receiver<Early> {
+    pub fn early(&self, instance: &Instance) -> Receiver<QueueId> {
         let (tell, early) = channel();
         let directories: BTreeSet<PathBuf> = (0..EARLY)
             .step_by(STEP)
@@ -164,7 +154,7 @@ mod tests {
         let early = lookout.early(&instance);
         let told = || -> Vec<QueueId> {
             lookout.gather();
-            early.try_iter().map(|early| early.id).collect()
+            early.try_iter().collect()
         };
         // The directories are made with the first messages in them.
         for id in &ids {

@@ -32,7 +32,6 @@ use super::MoveError;
 use super::engine::{Engine, Pair};
 use crate::case::store::{Store, StoreError};
 use crate::postfix::{Instance, Log, QueueId};
-pub use early::Early;
 use early::Look;
 use file::{Place, Watched};
 use rest::Rest;
