@@ -80,7 +80,11 @@ fn a_sender_of_several_messages_decides_by_domain_and_for_each() {
     sender.presses("#domain-send", &["Enter"]);
     sender.tab.wait_for_element(".mark").expect("a result");
     let result = sender.reads("main");
-    assert!(result.contains("2 recipients: Handed over"), "{result}");
+    assert!(
+        result.contains("2 recipients: Handed over"),
+        "{result}\n{}",
+        stage.log()
+    );
     looks(&sender, "many-en-2-result");
     stage.arrival("bob@plain.test");
     stage.arrival("dan@plain.test");

@@ -332,3 +332,24 @@ fn more_messages_than_fit_on_a_page_are_decided_at_once() {
     }
     assert!(stage.has_nothing(Instance::May));
 }
+
+#[test]
+#[cfg(feature = "failpoints")]
+fn what_the_background_is_doing_just_then_is_told_as_done() {
+    // Long enough for the background, which looks once a second, to come to the second message before the click does.
+    let stage = Stage::with(|options| options.httpd_env("FAILPOINTS", "move::begun=sleep(300)"));
+    for round in 0..4 {
+        for number in 0..2 {
+            let to = format!("r{round}-{number}@plain.test");
+            stage.stuck_from(ALICE, &[&to], &format!("round {round}, number {number}"));
+        }
+        let link = stage.sender_link(ALICE);
+        let form = format!("action=send&seen={}", seen(&stage.get(&link).body));
+        let answer = stage.post(&link, &form);
+        assert!(
+            answer.body.contains("2 recipients: Handed over"),
+            "{answer:?}\n{}",
+            stage.log()
+        );
+    }
+}

@@ -119,7 +119,8 @@ impl Engine {
         Some(Turn { engine: self, case })
     }
 
-    /// Brings a move as far as it goes before `deadline`. Safe to call again after any error and any crash.
+    /// Brings a move as far as it goes before `deadline`, after whoever is at this case already, for whom it waits until
+    /// `turn`. Safe to call again after any error and any crash.
     ///
     /// # Errors
     /// When a step fails; the journal then says how far the move has come.
@@ -127,9 +128,10 @@ impl Engine {
         &self,
         id: MoveId,
         case: CaseId,
+        turn: Instant,
         deadline: Instant,
     ) -> Result<Progress, MoveError> {
-        let Some(_turn) = self.turn(case, deadline) else {
+        let Some(_turn) = self.turn(case, turn) else {
             return Ok(Progress::Later(
                 "another decision on the same message is being carried out",
             ));

@@ -226,7 +226,7 @@ impl Desk {
         Ok(chosen)
     }
 
-    /// Carries the first moves out, waiting for nothing; the background has what is left.
+    /// Carries the first moves out, waiting for no delivery; the background has what is left.
     fn begin(&self, decided: &mut [BulkDecided]) -> Result<(), DeskError> {
         let deadline = Instant::now() + AT_ONCE;
         let mut last: Option<MoveId> = None;
@@ -240,7 +240,8 @@ impl Desk {
             if Instant::now() >= deadline {
                 break;
             }
-            if let Err(why) = self.retry(id, case) {
+            // The background may be at it: then the sender is told what it has done.
+            if let Err(why) = self.engine.carry_out(id, case, deadline, Instant::now()) {
                 error!("{why}; the decision is recorded and will be carried out later");
             }
             if let Some(journal) = self.store.load_move(id)?

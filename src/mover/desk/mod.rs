@@ -274,7 +274,8 @@ impl Desk {
         let mut outcomes = decided.outcomes;
         let wait = self.rules().wait;
         if let Some(id) = decided.planned {
-            match self.engine.carry_out(id, case.id, Instant::now() + wait) {
+            let deadline = Instant::now() + wait;
+            match self.engine.carry_out(id, case.id, deadline, deadline) {
                 Ok(Progress::Ended) => {}
                 Ok(Progress::Later(why)) => info!("{}, status=waiting: {why}", shown(&case.key)),
                 Err(error) => {
@@ -349,6 +350,7 @@ impl Desk {
     /// # Errors
     /// As [`Engine::carry_out`].
     pub fn retry(&self, id: MoveId, case: CaseId) -> Result<Progress, MoveError> {
-        self.engine.carry_out(id, case, Instant::now())
+        let now = Instant::now();
+        self.engine.carry_out(id, case, now, now)
     }
 }
