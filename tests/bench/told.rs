@@ -71,7 +71,9 @@ fn submit(stage: &Stage, number: u32) {
         format!("r{number}@plain.test"),
     );
     let message = format!("From: {from}\r\nSubject: message {number}\r\n\r\nHello.\r\n");
-    let sent = stage.sandbox.submit(&from, &[&to], message.as_bytes());
+    let sent = stage
+        .sandbox
+        .submit_at_once(&from, &[&to], message.as_bytes());
     sent.unwrap_or_else(|error| panic!("{error}"));
 }
 

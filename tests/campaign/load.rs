@@ -56,7 +56,9 @@ pub fn write(stage: &Stage, ledger: &Ledger, seed: u64, writer: usize, count: us
         let message = plan::message(&mut rng, &format!("w{writer}a{attempt}"));
         attempt += 1;
         let names: Vec<&str> = message.to.iter().map(String::as_str).collect();
-        let result = stage.sandbox.submit(message.from, &names, &message.text);
+        let result = stage
+            .sandbox
+            .submit_at_once(message.from, &names, &message.text);
         let taken = result.is_ok();
         ledger.sent(Sent {
             from: message.from,
