@@ -114,7 +114,10 @@ impl Watch {
             match self.engine.pair() {
                 Ok(pair) => break pair,
                 Err(error) => {
-                    error!("{error}; next try in {} s", AFTER_ERROR.as_secs());
+                    error!(
+                        "messages without a notice are not looked for yet: {error}; next try in {} s",
+                        AFTER_ERROR.as_secs()
+                    );
                     thread::sleep(AFTER_ERROR);
                 }
             }

@@ -53,10 +53,11 @@ impl EarlyOnes {
 
     /// Takes an event, if it is of a directory in which others are made.
     pub fn take(&mut self, wd: i32, what: ReadFlags) -> bool {
-        if what.contains(ReadFlags::IGNORED) {
-            return self.above.remove(&wd);
-        }
-        let ours = self.above.contains(&wd);
+        let ours = if what.contains(ReadFlags::IGNORED) {
+            self.above.remove(&wd)
+        } else {
+            self.above.contains(&wd)
+        };
         self.made |= ours;
         ours
     }
@@ -76,7 +77,7 @@ impl EarlyOnes {
 }
 
 impl Lookout {
-    /// From now on tells of them. What came before is a matter of the census.
+    /// From now on tells of them, in the layout that the queue has now. What came before is a matter of the census.
     pub fn early(&self, instance: &Instance) -> Receiver<QueueId> {
         let (tell, early) = channel();
         let directories: BTreeSet<PathBuf> = (0..EARLY)
