@@ -250,7 +250,7 @@ mod tests {
             let session = script.rsplit(['d', 'x', 'n']).next().unwrap_or_default();
             let said = heard(&format!("{script}d")).pop();
             if said == Some("encrypted") && !session.is_empty() {
-                prop_assert!(session.contains('s') && session.matches('2').count() >= 1);
+                prop_assert!(session.contains('s') && session.contains('2'));
                 prop_assert_eq!(heard(&format!("{session}d")), ["encrypted"]);
             }
             prop_assert!(Question::read(script.as_bytes()).is_none());

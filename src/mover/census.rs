@@ -137,12 +137,11 @@ impl Census<'_> {
     /// When the store fails, or the message can't be read.
     pub fn look_at(&self, id: &QueueId) -> Result<Summary, MoveError> {
         let mut summary = Summary::default();
-        match source::open(self.instance, Queue::Deferred, id, false)? {
-            // The queue manager says so before it defers the message.
-            Some(source) if source.content.warn.is_some_and(|due| due >= 0) => {
-                self.judge(source, Queue::Deferred, id, &mut summary)?;
-            }
-            _ => {}
+        // The queue manager says so before it defers the message.
+        let without = |source: &source::Source| source.content.warn.is_some_and(|due| due >= 0);
+        let source = source::open(self.instance, Queue::Deferred, id, false)?;
+        if let Some(source) = source.filter(without) {
+            self.judge(source, Queue::Deferred, id, &mut summary)?;
         }
         Ok(summary)
     }

@@ -9,7 +9,7 @@ use log::{error, info};
 
 use super::MoveError;
 use super::census::{Census, Go};
-use super::engine::Engine;
+use super::engine::{Engine, Pair};
 use super::retention;
 use super::sweep::Sweep;
 use crate::case::store::Store;
@@ -92,15 +92,11 @@ impl Watch {
         loop {
             let config = self.wait(Instant::now(), pause);
             pause = between_censuses;
-            let result = self.engine.pair().map_err(Into::into).and_then(|pair| {
-                let census = Census {
-                    store: &self.store,
-                    instance: &pair.encrypt,
-                    config: &config,
-                    dry_run: false,
-                };
-                census.run(&mut |_| Go::On)
-            });
+            let result = self
+                .engine
+                .pair()
+                .map_err(Into::into)
+                .and_then(|pair| self.census_of(&pair, &config).run(&mut |_| Go::On));
             match result {
                 Ok(summary) => info!("{summary}"),
                 Err(error) => error!("{error}; the next census will look again"),
@@ -135,13 +131,16 @@ impl Watch {
     /// Looks at one message. Whether there is something to be told of.
     fn look_at(&self, id: &QueueId, config: &Config) -> Result<bool, MoveError> {
         let pair = self.engine.pair()?;
-        let census = Census {
+        Ok(self.census_of(&pair, config).look_at(id)?.recipients > 0)
+    }
+
+    fn census_of<'a>(&'a self, pair: &'a Pair, config: &'a Config) -> Census<'a> {
+        Census {
             store: &self.store,
             instance: &pair.encrypt,
             config,
             dry_run: false,
-        };
-        Ok(census.look_at(id)?.recipients > 0)
+        }
     }
 
     fn forget(&self) {

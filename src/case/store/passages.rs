@@ -61,7 +61,7 @@ impl Store {
     pub fn copies_under_way(&self) -> Result<Vec<CopyUnderWay>, StoreError> {
         self.read("cannot list what is under way in the may instance", |connection| {
             connection
-                .prepare_cached(
+                .prepare_cached(&format!(
                     "SELECT m.copy_name, m.case_id FROM moves m
                      WHERE m.copy_name IS NOT NULL AND m.step IN ('marked', 'requeued')
                      UNION
@@ -69,8 +69,8 @@ impl Store {
                      CROSS JOIN move_recipients mr ON mr.recipient_id = r.id AND mr.outcome = 'released'
                      CROSS JOIN moves m ON m.id = mr.move_id
                      WHERE r.state = 'released' AND (r.passage IS NULL OR r.passage = 'deferred')
-                     AND (r.passage = 'deferred' OR r.passage_at IS NULL) AND m.copy_name IS NOT NULL",
-                )?
+                     AND {UNDER_WAY} AND m.copy_name IS NOT NULL"
+                ))?
                 .query_map([], |row| Ok(CopyUnderWay { name: row.get(0)?, case: row.get(1)? }))?
                 .collect()
         })
