@@ -46,6 +46,20 @@ impl Address {
             .map_or_else(String::new, |(_, domain)| domain.to_lowercase())
     }
 
+    /// Can it be written in SMTP? A domain cannot be quoted, so that what ends an address, or begins a parameter, has
+    /// no place in it (RFC 5321 section 4.1.2); whatever else Postfix has accepted may stand there.
+    pub fn is_writable(&self) -> bool {
+        let Some((_, domain)) = self.0.rsplit_once('@') else {
+            return true;
+        };
+        let literal = domain
+            .strip_prefix('[')
+            .and_then(|rest| rest.strip_suffix(']'));
+        let inner = literal.unwrap_or(domain);
+        !inner.is_empty()
+            && !inner.contains(|c: char| c.is_whitespace() || "<>()[]\\,;\"".contains(c))
+    }
+
     /// The form for SMTP and mail headers: the local part is quoted when it is no dot-atom.
     pub fn quoted(&self) -> String {
         let (local, domain) = match self.0.rsplit_once('@') {
@@ -143,6 +157,23 @@ mod tests {
             let address = Address::from_quoted(quoted).unwrap();
             assert_eq!(address.as_str(), internal);
             assert_eq!(address.quoted(), quoted);
+        }
+    }
+
+    #[test]
+    fn only_what_would_end_the_address_cannot_be_written() {
+        for text in [
+            "root",
+            "a@[192.0.2.1]",
+            "a@[IPv6:2001:db8::1]",
+            "a@b_c.test",
+            "a@müller.example",
+            "a> NOTIFY=NEVER@b.test",
+        ] {
+            assert!(text.parse::<Address>().unwrap().is_writable(), "{text}");
+        }
+        for text in ["a@b> NOTIFY=NEVER", "a@b c", "a@", "a@[b", "a@b,c"] {
+            assert!(!text.parse::<Address>().unwrap().is_writable(), "{text}");
         }
     }
 

@@ -4,20 +4,15 @@
 mod common;
 
 use common::{Stage, came_over_tls};
-use lettre::Message;
 use posttls::config::{Config, SmtpTls};
 use posttls::notify::{self, Letter};
 use posttls::sandbox::UpOptions;
 
 fn letter(to: &str) -> Letter {
-    let to: lettre::Address = to.parse().unwrap();
-    let from = "posttls@sender.test".parse().unwrap();
-    let message = Message::builder()
-        .from(lettre::message::Mailbox::new(None, from))
-        .to(lettre::message::Mailbox::new(None, to.clone()))
-        .body("body".to_owned())
-        .unwrap();
-    Letter { to, message }
+    Letter {
+        to: to.parse().unwrap(),
+        content: format!("From: posttls@sender.test\r\nTo: {to}\r\n\r\nbody\r\n").into_bytes(),
+    }
 }
 
 #[test]

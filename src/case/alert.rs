@@ -14,6 +14,8 @@ pub const SENDER_CEILING: &str = "limits.per_sender_hour is reached";
 pub const CEILING: &str = "limits.per_hour is reached";
 /// The mail server refuses what senders are to be told.
 pub const REFUSED: &str = "mail to senders is refused";
+/// A sender whom no mail can be written to.
+pub const UNWRITABLE: &str = "a mail to a sender can't be written";
 
 impl Kind {
     /// The kind of a cause.
@@ -23,6 +25,7 @@ impl Kind {
             SENDER_CEILING => Self::SenderCeiling,
             CEILING => Self::Ceiling,
             REFUSED => Self::Refused,
+            UNWRITABLE => Self::Unwritable,
             other if other.starts_with(LOCAL_FAULT) => Self::LocalFault,
             _ => Self::Other,
         }

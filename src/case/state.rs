@@ -229,6 +229,8 @@ named! {
         Ceiling = "ceiling",
         /// [`super::alert::REFUSED`].
         Refused = "refused",
+        /// [`super::alert::UNWRITABLE`].
+        Unwritable = "unwritable",
         /// Something else.
         Other = "other",
     }

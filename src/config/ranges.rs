@@ -68,6 +68,16 @@ impl Config {
                 format!("{from} has no domain: a mail from there is refused"),
             ));
         }
+        let local = from
+            .as_str()
+            .rsplit_once('@')
+            .map_or("", |(local, _)| local);
+        if !local.is_ascii() || !from.is_writable() {
+            return Err((
+                "notification.from_address",
+                format!("{from} has letters before the \"@\" that few mail servers take"),
+            ));
+        }
         if !(1..=120).contains(&self.notification.smtp_timeout_seconds) {
             return Err((
                 "notification.smtp_timeout_seconds",

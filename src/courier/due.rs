@@ -269,6 +269,7 @@ impl<'a> Rounds<'a> {
                 self.look_again(key, now + wait);
                 self.ceiling(sender, why)
             }
+            Err(trouble) if trouble.is_hopeless() => self.give_up(sender, &trouble),
             Err(trouble) if trouble.is_about_one() => {
                 let range = if trouble.is_permanent() {
                     REFUSED_PAUSE
@@ -289,6 +290,15 @@ impl<'a> Rounds<'a> {
                 Err(trouble)
             }
         }
+    }
+
+    /// Nothing that the sender is owed can ever be mailed.
+    fn give_up(&self, sender: &Address, trouble: &Trouble) -> Result<(), Trouble> {
+        error!("from=<{sender}>: can't be told, and is not tried again: {trouble}");
+        let store = self.writer.store;
+        let owed = store.owed_to(sender, 0)?;
+        store.drop_news(&owed.iter().collect::<Vec<_>>(), "could not be written")?;
+        Ok(())
     }
 
     fn look_again(&mut self, key: (String, Class), until: i64) {

@@ -55,6 +55,11 @@ impl Trouble {
         }
     }
 
+    /// Will it never be better, whatever the mail server does? Then it is said once, and not tried again.
+    pub fn is_hopeless(&self) -> bool {
+        matches!(self, Self::Compose(ComposeError::Address(_)))
+    }
+
     /// Is it about this one mail, so that others may well be sent?
     pub fn is_about_one(&self) -> bool {
         match self {
@@ -332,7 +337,12 @@ impl<'a> Writer<'a> {
                 self.store.withdraw_letter(letter, event)?;
                 if trouble.is_permanent() {
                     let detail = format!("{}from=<{sender}>: {why}", prefix(about));
-                    self.store.raise_alert(alert::REFUSED, &detail)?;
+                    let cause = if trouble.is_hopeless() {
+                        alert::UNWRITABLE
+                    } else {
+                        alert::REFUSED
+                    };
+                    self.store.raise_alert(cause, &detail)?;
                 }
             }
         }

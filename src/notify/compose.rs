@@ -4,17 +4,18 @@
 //! [`text::shown`]), and HTML is escaped by the template engine, so neither a subject nor an address can add a header,
 //! a line or a tag.
 
-use lettre::message::header::{HeaderName, HeaderValue};
-use lettre::message::{Mailbox, MessageBuilder, MultiPart, SinglePart, header};
-use lettre::{Address as Mail, Message};
+use lettre::message::header::{HeaderName, HeaderValue, Headers};
+use lettre::message::{MultiPart, SinglePart, header};
 use mailparse::MailHeaderMap as _;
 use minijinja::value::Kwargs;
 use minijinja::{AutoEscape, Environment, ErrorKind, Value};
 
+use super::field;
 use super::templates::{Overrides, TEMPLATES};
 use super::texts::{TextError, Texts};
 use crate::address::Address;
 use crate::config::Notification;
+use crate::domain::Domain;
 use crate::text;
 
 /// Characters of a subject that are shown.
@@ -25,22 +26,17 @@ const COLUMNS: usize = 76;
 /// A mail ready to be sent.
 pub struct Letter {
     /// The only recipient.
-    pub to: Mail,
-    /// Header and body.
-    pub message: Message,
+    pub to: Address,
+    /// Header and body, with CRLF line ends.
+    pub content: Vec<u8>,
 }
 
 /// Why no mail could be composed. None of these goes away by itself.
 #[derive(Debug, thiserror::Error)]
 pub enum ComposeError {
-    /// The address can't be used in SMTP.
-    #[error("<{address}> can't be written to: {why}")]
-    Address {
-        /// Whose.
-        address: Address,
-        /// Why.
-        why: String,
-    },
+    /// What SMTP has no way to write (RFC 5321 section 4.1.2).
+    #[error("<{0}> can't be written to: SMTP cannot express what stands behind its last \"@\"")]
+    Address(Address),
     /// A template, most likely the admin's own, fails.
     #[error("template {name}: {}", chain(source))]
     Template {
@@ -55,9 +51,6 @@ pub enum ComposeError {
     /// The system gives no random numbers for a Message-ID.
     #[error("no random numbers: {0}")]
     Random(#[from] getrandom::Error),
-    /// The mail library refuses the parts.
-    #[error("cannot put the mail together: {0}")]
-    Assemble(#[from] lettre::error::Error),
 }
 
 /// minijinja tells the line in the source of an error.
@@ -118,46 +111,56 @@ impl Draft<'_> {
                         source,
                     })?,
             };
-        let to = mail_address(self.to)?;
-        let builder = self.builder(&to, &headline)?;
-        let mut message = if self.html {
+        if !self.to.is_writable() {
+            return Err(ComposeError::Address(self.to.clone()));
+        }
+        let mut content = self.header(&headline)?.to_string().into_bytes();
+        content.extend(if self.html {
             let html = SinglePart::builder()
                 .header(header::ContentType::TEXT_HTML)
                 .body(render("html")?);
-            builder.multipart(MultiPart::alternative().singlepart(plain).singlepart(html))?
+            MultiPart::alternative()
+                .singlepart(plain)
+                .singlepart(html)
+                .formatted()
         } else {
-            builder.singlepart(plain)?
-        };
-        // RFC 3834 section 5: so that vacation programs and mailing lists leave it alone.
-        for (name, value) in [
-            ("Auto-Submitted", "auto-generated"),
-            ("X-Auto-Response-Suppress", "All"),
-        ] {
-            message.headers_mut().insert_raw(HeaderValue::new(
-                HeaderName::new_from_ascii_str(name),
-                value.to_owned(),
-            ));
-        }
-        Ok(Letter { to, message })
+            plain.formatted()
+        });
+        let to = self.to.clone();
+        Ok(Letter { to, content })
     }
 
-    fn builder(&self, to: &Mail, headline: &str) -> Result<MessageBuilder, ComposeError> {
-        let from = Mailbox::new(
-            Some(self.settings.from_name.clone()),
-            mail_address(&self.settings.from_address)?,
+    fn header(&self, headline: &str) -> Result<Headers, ComposeError> {
+        let from = format!(
+            "{} <{}>",
+            field::phrase(&self.settings.from_name, "From".len()),
+            field::address(&self.settings.from_address)
         );
-        let mut builder = Message::builder()
-            .from(from)
-            .to(Mailbox::new(None, to.clone()))
-            .subject(text::readable(headline, SUBJECT + 100))
-            .message_id(Some(message_id(self.settings)?))
-            .date_now();
+        let subject = text::readable(headline, SUBJECT + 100);
+        let mut headers = Headers::new();
+        let mut set = |name: &'static str, value: String| {
+            let name = HeaderName::new_from_ascii_str(name);
+            // Encoded and folded already.
+            headers.insert_raw(HeaderValue::dangerous_new_pre_encoded(
+                name,
+                value.clone(),
+                value,
+            ));
+        };
+        set("From", from);
+        set("To", field::address(self.to));
+        set("Subject", field::unstructured(&subject, "Subject".len()));
+        set("Message-ID", message_id(self.settings)?);
         if let Some(id) = &self.in_reply_to {
-            builder = builder.in_reply_to(id.clone()).references(id.clone());
+            set("In-Reply-To", id.clone());
+            set("References", id.clone());
         }
-        // Given here, because the library does not read every address back from the header that it wrote.
-        let envelope = lettre::address::Envelope::new(None, vec![to.clone()])?;
-        Ok(builder.envelope(envelope))
+        // RFC 3834 section 5: so that vacation programs and mailing lists leave it alone.
+        set("Auto-Submitted", "auto-generated".to_owned());
+        set("X-Auto-Response-Suppress", "All".to_owned());
+        headers.set(header::Date::now());
+        headers.set(header::MIME_VERSION_1_0);
+        Ok(headers)
     }
 
     /// The templates of this mail and no others: a broken one of another mail is no reason to do without this one.
@@ -255,23 +258,9 @@ fn message_id(settings: &Notification) -> Result<String, ComposeError> {
     let mut random = [0u8; 16];
     getrandom::fill(&mut random)?;
     let hex: String = random.iter().map(|octet| format!("{octet:02x}")).collect();
-    let domain = settings.from_address.domain();
-    let domain = if domain.is_ascii() && !domain.is_empty() {
-        domain.as_str()
-    } else {
-        "posttls.invalid"
-    };
+    let domain = Domain::of(&settings.from_address);
+    let domain = domain.as_ref().map_or("posttls.invalid", Domain::as_str);
     Ok(format!("<{hex}@{domain}>"))
-}
-
-fn mail_address(address: &Address) -> Result<Mail, ComposeError> {
-    let quoted = address.quoted();
-    quoted.parse().map_err(
-        |error: lettre::address::AddressError| ComposeError::Address {
-            address: address.clone(),
-            why: error.to_string(),
-        },
-    )
 }
 
 #[cfg(test)]

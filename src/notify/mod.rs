@@ -3,6 +3,7 @@
 
 mod compose;
 mod drafts;
+mod field;
 mod send;
 mod templates;
 mod texts;

@@ -8,10 +8,11 @@ use std::time::Duration;
 
 use lettre::transport::smtp::authentication::{Credentials, DEFAULT_MECHANISMS};
 use lettre::transport::smtp::client::{SmtpConnection, TlsParameters};
-use lettre::transport::smtp::commands::{Data, Mail, Rcpt};
-use lettre::transport::smtp::extension::{ClientId, Extension, MailParameter};
+use lettre::transport::smtp::commands::Data;
+use lettre::transport::smtp::extension::{ClientId, Extension};
 
-use super::Letter;
+use super::{Letter, field};
+use crate::address::Address;
 use crate::config::{Notification, SmtpTls};
 
 /// Why the server did not take the notification.
@@ -27,13 +28,18 @@ pub enum SendError {
         /// What happened.
         source: lettre::transport::smtp::Error,
     },
-    /// The address needs an extension that the server does not offer (RFC 6531).
-    #[error("{server} can't take a notification for <{to}>: it does not offer SMTPUTF8")]
+    /// The address needs an extension that the server does not offer (RFC 6531), and without it was refused.
+    #[error(
+        "{server} can't take a notification for <{to}>: it does not offer SMTPUTF8, and without it said: {}",
+        chain(source)
+    )]
     NoSmtputf8 {
         /// Host and port.
         server: String,
         /// The sender who should have been told.
         to: String,
+        /// What it said to the address without the extension.
+        source: lettre::transport::smtp::Error,
     },
     /// No session came about.
     #[error("{server} can't be used: {}", chain(source))]
@@ -63,18 +69,18 @@ impl SendError {
     /// Has the server refused for good (a 5xx reply)? Everything else may be better later.
     pub fn is_permanent(&self) -> bool {
         match self {
-            Self::Smtp { source, .. } | Self::Session { source, .. } => source.is_permanent(),
-            Self::NoSmtputf8 { .. } => true,
+            Self::Smtp { source, .. }
+            | Self::Session { source, .. }
+            | Self::NoSmtputf8 { source, .. } => source.is_permanent(),
         }
     }
 
     /// Has the server answered? Then it may well take another mail; else it can't be reached at all.
     pub fn is_answer(&self) -> bool {
         match self {
-            Self::Smtp { source, .. } | Self::Session { source, .. } => {
-                source.is_permanent() || source.is_transient()
-            }
-            Self::NoSmtputf8 { .. } => true,
+            Self::Smtp { source, .. }
+            | Self::Session { source, .. }
+            | Self::NoSmtputf8 { source, .. } => source.is_permanent() || source.is_transient(),
         }
     }
 }
@@ -87,30 +93,73 @@ pub fn send(letter: &Letter, settings: &Notification) -> Result<(), SendError> {
     let server = format!("{}:{}", settings.smtp_host, settings.smtp_port);
     let to = letter.to.to_string();
     let mut session = connect(settings).map_err(|source| fault(&server, &to, source))?;
-    let mut parameters = Vec::new();
-    if !to.is_ascii() {
-        if !session
-            .server_info()
-            .supports_feature(Extension::SmtpUtfEight)
-        {
-            return Err(SendError::NoSmtputf8 { server, to });
-        }
-        parameters.push(MailParameter::SmtpUtfEight);
-    }
+    let takes_utf8 = session
+        .server_info()
+        .supports_feature(Extension::SmtpUtfEight);
+    let path = Path::of(&letter.to, takes_utf8);
+    let refused = |source| match path.kind {
+        PathKind::Bare => SendError::NoSmtputf8 {
+            server: server.clone(),
+            to: to.clone(),
+            source,
+        },
+        PathKind::Ascii | PathKind::Utf8 => fault(&server, &to, source),
+    };
     // The null sender: a notification that bounces must not come back to anyone (RFC 3834 section 3.3).
+    let parameter = if path.kind == PathKind::Utf8 {
+        " SMTPUTF8"
+    } else {
+        ""
+    };
     session
-        .command(Mail::new(None, parameters))
-        .and_then(|_| session.command(Rcpt::new(letter.to.clone(), Vec::new())))
-        .and_then(|_| session.command(Data))
+        .command(format_args!("MAIL FROM:<>{parameter}\r\n"))
+        .and_then(|_| session.command(format_args!("RCPT TO:<{}>\r\n", path.text)))
+        .map_err(refused)?;
+    session
+        .command(Data)
         .map_err(|source| fault(&server, &to, source))?;
     // Should that fail, we are as patient as before.
     let _ = session.set_timeout(Some(last_patience(settings)));
     session
-        .command(Content(&letter.message.formatted()))
+        .command(Content(&letter.content))
         .map_err(|source| fault(&server, &to, source))?;
     // It is taken: whatever the server says to QUIT changes nothing.
     let _ = session.quit();
     Ok(())
+}
+
+/// An address as RCPT has it. It is Postfix that has accepted it as a sender, so it goes out as it is, whatever a library
+/// thinks of it ([`Address::is_writable`] has been asked).
+struct Path {
+    text: String,
+    kind: PathKind,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum PathKind {
+    /// ASCII, of its own or with the domain's A-labels.
+    Ascii,
+    /// With SMTPUTF8 (RFC 6531).
+    Utf8,
+    /// The same without it: a Postfix with `smtputf8_enable = no` has taken the address from its sender like that.
+    Bare,
+}
+
+impl Path {
+    fn of(address: &Address, takes_utf8: bool) -> Self {
+        let quoted = address.quoted();
+        let (text, kind) = if quoted.is_ascii() {
+            (quoted, PathKind::Ascii)
+        } else if takes_utf8 {
+            (quoted, PathKind::Utf8)
+        } else {
+            match field::with_ascii_domain(address) {
+                Some(ascii) => (ascii, PathKind::Ascii),
+                None => (quoted, PathKind::Bare),
+            }
+        };
+        Self { text, kind }
+    }
 }
 
 /// Opens a session as for a letter, with TLS and credentials as configured, and ends it again.
@@ -184,7 +233,7 @@ struct Content<'a>(&'a [u8]);
 
 impl fmt::Display for Content<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // What lettre has composed is ASCII: everything else is encoded.
+        // All of it is encoded but an address that has no ASCII form, which is UTF-8.
         let text = String::from_utf8_lossy(self.0);
         let text = text.strip_suffix("\r\n").unwrap_or(&text);
         for line in text.split("\r\n") {
@@ -197,7 +246,27 @@ impl fmt::Display for Content<'_> {
 
 #[cfg(test)]
 mod tests {
-    use super::Content;
+    use super::{Content, Path, PathKind};
+
+    #[test]
+    fn an_address_goes_out_as_postfix_took_it() {
+        for (address, takes_utf8, text, kind) in [
+            ("root", false, "root", PathKind::Ascii),
+            ("a b@x.test", true, "\"a b\"@x.test", PathKind::Ascii),
+            ("a@müller.example", true, "a@müller.example", PathKind::Utf8),
+            (
+                "a@müller.example",
+                false,
+                "a@xn--mller-kva.example",
+                PathKind::Ascii,
+            ),
+            ("ä@x.test", true, "ä@x.test", PathKind::Utf8),
+            ("ä@x.test", false, "ä@x.test", PathKind::Bare),
+        ] {
+            let path = Path::of(&address.parse().unwrap(), takes_utf8);
+            assert_eq!((path.text.as_str(), path.kind), (text, kind));
+        }
+    }
 
     #[test]
     fn a_message_ends_only_where_it_ends() {

@@ -1,0 +1,134 @@
+//! Senders whose addresses a mail library would not take: whatever Postfix has accepted as an envelope sender is told.
+
+mod common;
+
+use std::io::Write as _;
+use std::process::{Command, Stdio};
+
+use common::{PATIENCE, Stage};
+use posttls::sandbox::{Instance, Mail, UpOptions};
+
+/// Two instances in which a bare name stays one, and in the may instance belongs to sender.test.
+fn stage(more: &[(Instance, &str, &str)]) -> Stage {
+    Stage::with(|mut options: UpOptions| {
+        let bare = [
+            (Instance::Encrypt, "append_at_myorigin", "no"),
+            (Instance::May, "myorigin", "sender.test"),
+        ];
+        for (instance, name, value) in bare.iter().chain(more) {
+            let setting = (*instance, (*name).to_owned(), (*value).to_owned());
+            options.main_cf.push(setting);
+        }
+        options
+    })
+}
+
+fn send(stage: &Stage, from: &str, parameters: &str, subject: &str) -> String {
+    let data = format!("From: x@sender.test\r\nSubject: {subject}\r\n\r\nbody\r\n");
+    let mail = Mail::new(from, &["bob@plain.test"], data).mail_params(parameters);
+    stage
+        .sandbox
+        .submit_mail(Instance::Encrypt, &mail)
+        .unwrap_or_else(|error| panic!("{from}: {error}"))
+}
+
+/// Submits as root with `sendmail` and gives the queue ID.
+fn sendmail(stage: &Stage, from: &str) -> String {
+    let mut child = Command::new("sendmail")
+        .arg("-C")
+        .arg(stage.sandbox.config_dir(Instance::Encrypt))
+        .args(["-f", from, "bob@plain.test"])
+        .env_remove("MAIL_CONFIG")
+        .stdin(Stdio::piped())
+        .spawn()
+        .expect("sendmail");
+    let mut stdin = child.stdin.take().expect("a pipe");
+    stdin
+        .write_all(b"Subject: unwritable\n\nbody\n")
+        .expect("a message");
+    drop(stdin);
+    assert!(child.wait().expect("sendmail").success());
+    stage.wait("pickup", || {
+        let log = stage.sandbox.log(Instance::Encrypt);
+        let line = log.lines().find(|line| line.contains("/pickup["))?;
+        line.split(": ").nth(1).map(str::to_owned)
+    })
+}
+
+#[test]
+fn whatever_postfix_has_accepted_as_a_sender_gets_its_mail() {
+    let stage = stage(&[]);
+    let long = format!("{}@sender.test", "x".repeat(100));
+    let senders = [
+        long.as_str(),
+        "SRS0=ab12=XY=other.test=bob@sender.test",
+        "prvs=1234abcdef=alice@sender.test",
+        "\"a b\"@sender.test",
+        "\"say \\\"hi\\\"\"@sender.test",
+        "\"a..b\"@sender.test",
+        ".alice@sender.test",
+        "root",
+        "a+b/c=d@sender.test",
+    ];
+    for (number, from) in senders.iter().enumerate() {
+        let subject = format!("odd{number}x");
+        let queue_id = send(&stage, from, "", &subject);
+        let told = stage.mail(&format!("Not sent yet: {subject}"));
+        assert!(told.text.contains("bob@plain.test"), "{from}: {}", told.raw);
+        let page = stage.get(&told.link("/c/"));
+        assert_eq!(page.status, 200, "{from}");
+        assert_eq!(
+            stage.post(&told.link("/c/"), "action=delete").status,
+            200,
+            "{from}"
+        );
+        stage.becomes(&queue_id, "bob@plain.test", "deleted");
+    }
+    assert!(!stage.log().contains("can't be told"), "{}", stage.log());
+}
+
+#[test]
+fn a_sender_with_letters_of_its_own_is_told_with_and_without_smtputf8() {
+    for (offered, to) in [
+        ("yes", "to=<alice@müller.example>"),
+        ("no", "to=<alice@xn--mller-kva.example>"),
+    ] {
+        let stage = stage(&[(Instance::May, "smtputf8_enable", offered)]);
+        send(&stage, "alice@müller.example", "SMTPUTF8", "idn");
+        stage.wait("the mail server to take the notification", || {
+            stage.sandbox.log(Instance::May).contains(to).then_some(())
+        });
+        // A local part has no other form; a server without the extension may take it all the same, as Postfix does.
+        send(&stage, "jürgen@sender.test", "SMTPUTF8", "letters");
+        stage
+            .sandbox
+            .wait_for("its sender to be told", PATIENCE, || {
+                let log = stage.log();
+                log.contains("from=<jürgen@sender.test>, notified")
+                    .then_some(())
+            })
+            .unwrap_or_else(|error| panic!("{error}\n{}", stage.log()));
+    }
+}
+
+#[test]
+fn whom_smtp_cannot_name_is_given_up_once_and_the_admin_hears_the_truth() {
+    let stage = Stage::configured(&[("notification", "admin_address", "\"admin@sender.test\"")]);
+    // smtpd(8) takes no such sender; a local program can put it into the queue.
+    let queue_id = sendmail(&stage, "alice@sen\\>der.test");
+    let told = stage.mail("PostTLS: senders can't be written to");
+    assert!(
+        told.text.contains(&queue_id) && told.text.contains("it is not tried again"),
+        "{}",
+        told.text
+    );
+    stage.wait("it to be given up", || {
+        (stage.number_of("SELECT count(*) FROM owed") == 0).then_some(())
+    });
+    let count = stage.log().matches("is not tried again").count();
+    std::thread::sleep(std::time::Duration::from_secs(4));
+    assert_eq!(stage.log().matches("is not tried again").count(), count);
+    assert!(count <= 1, "{}", stage.log());
+    stage.said(&["release", &queue_id]);
+    stage.arrival("bob@plain.test");
+}
