@@ -129,6 +129,6 @@ fn whom_smtp_cannot_name_is_given_up_once_and_the_admin_hears_the_truth() {
     std::thread::sleep(std::time::Duration::from_secs(4));
     assert_eq!(stage.log().matches("is not tried again").count(), count);
     assert!(count <= 1, "{}", stage.log());
-    stage.said(&["release", &queue_id]);
-    stage.arrival("bob@plain.test");
+    stage.said(&["delete", &queue_id]);
+    stage.becomes(&queue_id, "bob@plain.test", "deleted");
 }
