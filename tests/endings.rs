@@ -127,6 +127,20 @@ fn not_delivered_in_time() {
 }
 
 #[test]
+fn expired_by_an_admin() {
+    let stage = Stage::new();
+    let (queue_id, _) = stage.stuck(&["bob@plain.test", "eve@refuse.test"], "by-force");
+    stage.watched(&queue_id);
+    stage.in_queue(&queue_id, "deferred");
+    // Postfix returns it at its next attempt, long before its time.
+    stage.run("postsuper", Instance::Encrypt, &["-e", &queue_id]);
+    stage.flush(&queue_id);
+    stage.closed(&queue_id, "returned");
+    assert!(detail(&stage, &queue_id, "returned").starts_with("not delivered in time"));
+    stage.queues_are_empty();
+}
+
+#[test]
 fn taken_in_anew_under_another_queue_id() {
     let stage = Stage::new();
     let (queue_id, _) = stage.stuck(&["bob@plain.test"], "anew");

@@ -89,3 +89,113 @@ fn the_recipient_of_a_delivery_under_way_gets_one_copy() {
     let states = click_during_a_delivery("action=send");
     assert_eq!(states["eve@slowplain.test"], "delivered");
 }
+
+/// A click for eve while she is being delivered to, over TLS and slowly; `refused`: the server refuses her in the end.
+/// With `others` one more recipient waits on. Was seen how it ended?
+fn click_for_one_under_way(refused: bool, others: bool) -> bool {
+    let stage = Stage::new();
+    if refused {
+        let master = stage.sandbox.config_dir(Instance::Mx).join("master.cf");
+        let text = std::fs::read_to_string(&master).expect("a master.cf");
+        let end = "smtpd_end_of_data_restrictions=sleep 6";
+        let text = text.replace(end, &format!("{end}, reject"));
+        std::fs::write(&master, text).expect("a master.cf");
+        stage.reload(Instance::Mx);
+    }
+    let to = ["eve@slowplain.test", "bob@plain.test"];
+    let (queue_id, link) = stage.stuck(if others { &to } else { &to[..1] }, "ends");
+    stage.watched(&queue_id);
+    stage.in_queue(&queue_id, "deferred");
+    stage.route("slowplain.test", "slow.test");
+    stage.flush(&queue_id);
+    stage.wait("the slow delivery to begin", || {
+        (stage.attempts("eve@slowplain.test") > 0).then_some(())
+    });
+    let answer = stage.post(&link, "action=send&recipient=eve%40slowplain.test");
+    assert!(answer.body.contains("Recorded: it will be"), "{answer:?}");
+    let ended = |stage: &Stage| {
+        let state = stage.states(&queue_id)["eve@slowplain.test"].clone();
+        (state != "releasing").then_some(state)
+    };
+    let state = stage.wait("the end of the delivery", || ended(&stage));
+    let store = stage.store();
+    stage.wait("the end of the move", || {
+        store.unfinished_moves().ok()?.is_empty().then_some(())
+    });
+    assert_eq!(ended(&stage).as_ref(), Some(&state), "it stays so");
+    let sent = usize::from(!refused);
+    assert_eq!(stage.arrivals("eve@slowplain.test").len(), sent);
+    assert_eq!(stage.attempts("eve@slowplain.test"), 1);
+    let case = stage.said(&["case", &queue_id]);
+    let log = stage.said(&["log", "--queue-id", &queue_id]);
+    let page = stage.get(&link).body;
+    if refused {
+        for said in [&case, &log, &page] {
+            let said = said
+                .replace("undeliverable", "")
+                .replace("delivered by", "");
+            let said = said.replace("could not be delivered securely", "");
+            let said = said.replace("it was delivered securely, came back as", "");
+            assert!(!said.contains("delivered"), "{said}");
+        }
+    }
+    if others {
+        stage.in_queue(&queue_id, "deferred");
+        assert_eq!(stage.pending(&queue_id), ["bob@plain.test"]);
+        assert_eq!(stage.states(&queue_id)["bob@plain.test"], "open");
+    } else {
+        stage.queues_are_empty();
+    }
+    if state == "gone" {
+        assert!(
+            case.contains("how it ended was not seen") || case.contains("delivered or returned")
+        );
+        return false;
+    }
+    assert_eq!(state, if refused { "returned" } else { "delivered" });
+    assert!(log.contains(&format!("now {state}")), "{log}");
+    if refused {
+        // The server's words, as the bounce log had them.
+        assert!(case.contains("554 5.7.1"), "{case}");
+        assert!(page.contains("Returned to you"), "{page}");
+    }
+    true
+}
+
+#[test]
+fn who_is_refused_while_a_decision_waits_is_not_called_delivered() {
+    common::seen_in_time(|_| click_for_one_under_way(true, false));
+    common::seen_in_time(|_| click_for_one_under_way(true, true));
+}
+
+#[test]
+fn who_is_delivered_while_a_decision_waits_is_called_so() {
+    common::seen_in_time(|_| click_for_one_under_way(false, false));
+    common::seen_in_time(|_| click_for_one_under_way(false, true));
+}
+
+#[test]
+fn of_whom_nobody_saw_the_end_nothing_is_claimed() {
+    let stage = Stage::new();
+    let to = ["eve@slowplain.test", "bob@plain.test"];
+    let (queue_id, link) = stage.stuck(&to, "unseen");
+    stage.in_queue(&queue_id, "deferred");
+    stage.route("slowplain.test", "slow.test");
+    stage.flush(&queue_id);
+    stage.wait("the slow delivery to begin", || {
+        (stage.attempts("eve@slowplain.test") > 0).then_some(())
+    });
+    let answer = stage.post(&link, "action=send&recipient=eve%40slowplain.test");
+    assert!(answer.body.contains("Recorded: it will be"), "{answer:?}");
+    // The decision stands, and no mover sees the mark.
+    stage.sandbox.stop_httpd();
+    stage.arrival("eve@slowplain.test");
+    stage.in_queue(&queue_id, "deferred");
+    assert_eq!(stage.pending(&queue_id), ["bob@plain.test"]);
+    stage.sandbox.start_httpd(&[]).expect("posttls-httpd");
+    stage.becomes(&queue_id, "eve@slowplain.test", "gone");
+    let case = stage.said(&["case", &queue_id]);
+    assert!(case.contains("how it ended was not seen"), "{case}");
+    stage.in_queue(&queue_id, "deferred");
+    assert_eq!(stage.attempts("eve@slowplain.test"), 1);
+}

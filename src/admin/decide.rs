@@ -128,6 +128,7 @@ fn words(outcome: Outcome) -> &'static str {
             "recorded; it is carried out as soon as the message can be moved (see the log)"
         }
         Outcome::AlreadyDelivered => "not done: delivered securely in the meantime",
+        Outcome::AlreadyReturned => "not done: returned to the sender in the meantime",
         Outcome::AlreadyGone => "not done: no longer in the queue",
         Outcome::AlreadyDecided => "not done: decided before (see `posttls case`)",
         Outcome::NotPossible => {

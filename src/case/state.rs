@@ -132,6 +132,15 @@ impl RecipientState {
         matches!(self, Self::Open | Self::Kept)
     }
 
+    /// What somebody is told who decides about it when it has left already.
+    pub fn outcome_when_late(self) -> Outcome {
+        match self {
+            Self::Delivered => Outcome::AlreadyDelivered,
+            Self::Returned => Outcome::AlreadyReturned,
+            _ => Outcome::AlreadyGone,
+        }
+    }
+
     /// Has it left the queue without PostTLS?
     pub fn has_left(self) -> bool {
         matches!(
@@ -259,7 +268,9 @@ named! {
         Recorded = "recorded",
         /// Too late: delivered securely in the meantime.
         AlreadyDelivered = "already-delivered",
-        /// Too late: no longer in the queue.
+        /// Too late: returned to the sender in the meantime.
+        AlreadyReturned = "already-returned",
+        /// Too late: no longer in the queue; removed, or nobody saw how it left.
         AlreadyGone = "already-gone",
         /// Decided before; the first decision stands.
         AlreadyDecided = "already-decided",

@@ -131,7 +131,7 @@ fn moves(source: &Source, good: &QueueFile, journal: &Move) {
 fn sent(source: &Source, journal: &Move) -> Vec<u64> {
     let recipients = journal.recipients.iter();
     let outcomes: Outcomes = recipients
-        .map(|one| (one.id, outcome_of(source, one)))
+        .map(|one| (one.id, outcome_of(source, one, &[])))
         .collect();
     offsets_of(source, journal, &outcomes, Outcome::Released)
 }

@@ -173,6 +173,7 @@ impl Engine {
             may: &pair.may,
             key,
             expect: &|copy| self.lookout.expect(&pair, case, key, copy),
+            catch_up: &|| self.lookout.pump(),
         };
         loop {
             let journal = self

@@ -19,7 +19,7 @@ use log::{info, warn};
 use super::source::{self, Source};
 use super::{MoveError, Sighting, copy, handover, shown};
 use crate::case::store::{Move, MoveRecipient, Store};
-use crate::case::{Action, MessageKey, MoveStep, Outcome};
+use crate::case::{Action, MessageKey, MoveStep, Outcome, Recipient};
 use crate::postfix::{Instance, Queue, QueueId, mark_done};
 
 /// Why a move has to wait; `None` when its journal has advanced.
@@ -35,6 +35,8 @@ pub struct Steps<'a> {
     pub key: &'a MessageKey,
     /// Told of a copy before the may instance gets it.
     pub expect: &'a dyn Fn(&QueueId),
+    /// After this the store says how recipients have ended, as far as that was seen.
+    pub catch_up: &'a dyn Fn(),
 }
 
 /// What becomes of each recipient of the move, by number in the store.
@@ -132,11 +134,12 @@ impl Steps<'_> {
         if !source.is_message(self.key) {
             return Ok(Prepared::Gone);
         }
+        (self.catch_up)();
         let known = self.store.recipients(journal.case)?;
         source.refuse_unsafe(self.key, known.iter().map(|one| &one.address))?;
         let recipients = journal.recipients.iter();
         let outcomes: Outcomes = recipients
-            .map(|one| (one.id, outcome_of(&source, one)))
+            .map(|one| (one.id, outcome_of(&source, one, &known)))
             .collect();
         let sent = offsets_of(&source, journal, &outcomes, Outcome::Released);
         let copy = if sent.is_empty() {
@@ -284,9 +287,11 @@ impl Steps<'_> {
 
     /// The message is no longer there: nothing is done, and everyone is told so.
     fn leave_undone(&self, journal: &Move) -> Result<Waits, MoveError> {
+        (self.catch_up)();
+        let known = self.store.recipients(journal.case)?;
         let recipients = journal.recipients.iter();
         let outcomes: Outcomes = recipients
-            .map(|one| (one.id, Outcome::AlreadyGone))
+            .map(|one| (one.id, outcome_when_late(one, &known)))
             .collect();
         self.store.begin_move(journal.id, None, &outcomes)?;
         self.store.advance(journal.id, MoveStep::Requeued)?;
@@ -322,13 +327,19 @@ impl Steps<'_> {
 }
 
 /// What can be done for a recipient, as the locked source says.
-fn outcome_of(source: &Source, recipient: &MoveRecipient) -> Outcome {
+fn outcome_of(source: &Source, recipient: &MoveRecipient, known: &[Recipient]) -> Outcome {
     match (source.records_of(&recipient.address), recipient.action) {
         ((pending, _), Action::Send) if !pending.is_empty() => Outcome::Released,
         ((pending, _), Action::Delete) if !pending.is_empty() => Outcome::Deleted,
-        ((_, true), _) => Outcome::AlreadyDelivered,
-        _ => Outcome::AlreadyGone,
+        _ => outcome_when_late(recipient, known),
     }
+}
+
+/// What became of a recipient that Postfix is done with. Its mark does not say: delivered and returned look the same, so
+/// only what was seen at the moment counts.
+fn outcome_when_late(recipient: &MoveRecipient, known: &[Recipient]) -> Outcome {
+    let seen = known.iter().find(|one| one.id == recipient.id);
+    seen.map_or(Outcome::AlreadyGone, |one| one.state.outcome_when_late())
 }
 
 fn offsets_of(source: &Source, journal: &Move, outcomes: &Outcomes, wanted: Outcome) -> Vec<u64> {

@@ -147,6 +147,7 @@ pub(super) fn mark(outcome: Outcome) -> &'static str {
         Outcome::Released | Outcome::Deleted | Outcome::Kept => "done",
         Outcome::Recorded => "later",
         Outcome::AlreadyDelivered
+        | Outcome::AlreadyReturned
         | Outcome::AlreadyGone
         | Outcome::AlreadyDecided
         | Outcome::NotPossible => "not-done",
@@ -168,6 +169,7 @@ pub(crate) fn headline(case: &CaseView) -> &'static str {
         _ if all(Outcome::Deleted) => "deleted",
         _ if all(Outcome::Kept) => "kept",
         _ if all(Outcome::AlreadyDelivered) => "delivered",
+        _ if all(Outcome::AlreadyReturned) => "returned",
         count if undone == count => "nothing",
         _ if undone > 0 => "partly",
         _ if case
@@ -219,6 +221,8 @@ mod tests {
             (&[Released, AlreadyGone], "partly"),
             (&[Recorded, NotPossible], "partly"),
             (&[AlreadyDelivered], "delivered"),
+            (&[AlreadyReturned], "returned"),
+            (&[AlreadyDelivered, AlreadyReturned], "nothing"),
             (&[AlreadyDelivered, AlreadyDecided], "nothing"),
         ] {
             let mut view = case(outcomes.len());

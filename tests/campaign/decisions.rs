@@ -83,6 +83,8 @@ impl Court<'_> {
                     Outcome::AlreadyDelivered | Outcome::AlreadyGone => {
                         plan::domain_of(to).fate == Fate::Turns
                     }
+                    // No server that the encrypt instance talks to over TLS in a campaign refuses for good later on.
+                    Outcome::AlreadyReturned => false,
                     Outcome::NotPossible => {
                         row.is_none_or(|row| !row.may_send)
                             || plan::domain_of(to).fate == Fate::Busy

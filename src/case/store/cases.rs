@@ -145,9 +145,9 @@ impl Store {
         })
     }
 
-    /// Records what was seen in the queue: recipients that wait for no decision any more. Only recipients that are
-    /// still open or watched are touched, so that a decision made at the same moment stands, and of two who saw it the
-    /// first one counts.
+    /// Records what is seen in the queue afterwards: recipients that wait for no decision any more. Only recipients that
+    /// are still open or watched are touched, so that a decision made at the same moment stands, and of two who saw it
+    /// the first one counts.
     ///
     /// # Errors
     /// When the store fails.
@@ -160,32 +160,52 @@ impl Store {
                 detail: "seen in the queue".to_owned(),
             })
             .collect();
-        self.end(case, &endings).map(drop)
+        self.end_some(case, &endings, false).map(drop)
     }
 
-    /// As [`Store::settle`], with what was seen. Gives the numbers of the recipients that it changed.
+    /// Records how Postfix was seen to end recipients, at the moment when it did. Also of recipients that are decided
+    /// about, as long as their move has not begun: until then PostTLS has marked nothing, so it was Postfix. Gives the
+    /// numbers of the recipients that it changed.
     ///
     /// # Errors
     /// When the store fails.
     pub fn end(&self, case: CaseId, endings: &[Ending]) -> Result<Vec<i64>, StoreError> {
+        self.end_some(case, endings, true)
+    }
+
+    fn end_some(
+        &self,
+        case: CaseId,
+        endings: &[Ending],
+        decided_too: bool,
+    ) -> Result<Vec<i64>, StoreError> {
         self.write("cannot record what was seen in the queue", |tx| {
             let mut touched = Vec::new();
-            for Ending { recipient, state, detail } in endings {
-                let changed = tx
-                    .prepare_cached(
-                        "UPDATE recipients SET state = ?2 WHERE id = ?1 AND state IN ('open', 'kept', 'not-offered')",
-                    )?
+            for Ending {
+                recipient,
+                state,
+                detail,
+            } in endings
+            {
+                let before: RecipientState = tx
+                    .prepare_cached("SELECT state FROM recipients WHERE id = ?1")?
+                    .query_row([recipient], |row| row.get(0))?;
+                let undecided = before.is_open() || before == RecipientState::NotOffered;
+                let ends = undecided || decided_too && is_planned(tx, *recipient, before)?;
+                if !ends {
+                    continue;
+                }
+                tx.prepare_cached("UPDATE recipients SET state = ?2 WHERE id = ?1")?
                     .execute(params![recipient, state])?;
-                if changed == 1 {
-                    touched.push(*recipient);
-                    let address = address_of(tx, *recipient)?;
-                    record(tx, case, &address, state.as_str(), detail)?;
-                    let untold = forget(tx, *recipient, News::Stuck)?;
-                    if *state == RecipientState::Delivered {
-                        end_of_domain(tx, case, &address)?;
-                        if !untold {
-                            owe_if_told(tx, *recipient, News::Delivered)?;
-                        }
+                touched.push(*recipient);
+                let address = address_of(tx, *recipient)?;
+                record(tx, case, &address, state.as_str(), detail)?;
+                let untold = forget(tx, *recipient, News::Stuck)?;
+                if *state == RecipientState::Delivered {
+                    end_of_domain(tx, case, &address)?;
+                    // Who has decided hears on the page what came of it.
+                    if undecided && !untold {
+                        owe_if_told(tx, *recipient, News::Delivered)?;
                     }
                 }
             }
@@ -193,6 +213,23 @@ impl Store {
             Ok(touched)
         })
     }
+}
+
+/// Is it decided about this recipient, and has its move not begun?
+fn is_planned(
+    tx: &Transaction<'_>,
+    recipient: i64,
+    state: RecipientState,
+) -> rusqlite::Result<bool> {
+    use RecipientState::{Deleting, Releasing};
+    if !matches!(state, Releasing | Deleting) {
+        return Ok(false);
+    }
+    tx.prepare_cached(
+        "SELECT EXISTS (SELECT 1 FROM move_recipients mr JOIN moves m ON m.id = mr.move_id
+         WHERE mr.recipient_id = ?1 AND m.step = 'planned')",
+    )?
+    .query_row([recipient], |row| row.get(0))
 }
 
 pub(super) fn address_of(tx: &Transaction<'_>, recipient: i64) -> rusqlite::Result<String> {

@@ -245,17 +245,23 @@ impl Store {
             tx.execute("UPDATE moves SET step = 'done', changed_at = ?2 WHERE id = ?1", params![done.id.0, now_ms()])?;
             for recipient in &done.recipients {
                 let outcome = recipient.outcome.unwrap_or(Outcome::AlreadyGone);
-                let state = match outcome {
-                    Outcome::Released => RecipientState::Released,
-                    Outcome::Deleted => RecipientState::Deleted,
-                    Outcome::AlreadyDelivered => RecipientState::Delivered,
-                    _ => RecipientState::Gone,
-                };
-                tx.execute("UPDATE recipients SET state = ?2 WHERE id = ?1", params![recipient.id, state])?;
                 tx.execute(
                     "UPDATE move_recipients SET outcome = ?3 WHERE move_id = ?1 AND recipient_id = ?2",
                     params![done.id.0, recipient.id, outcome],
                 )?;
+                let (state, detail) = match outcome {
+                    Outcome::Released => (RecipientState::Released, detail),
+                    Outcome::Deleted => (RecipientState::Deleted, detail),
+                    // A mark in the queue file says that it is done with, and not how: only who saw it knows.
+                    _ => (RecipientState::Gone, "left the queue; how it ended was not seen"),
+                };
+                let seen: RecipientState = tx
+                    .prepare_cached("SELECT state FROM recipients WHERE id = ?1")?
+                    .query_row([recipient.id], |row| row.get(0))?;
+                if state == RecipientState::Gone && seen.has_left() {
+                    continue;
+                }
+                tx.execute("UPDATE recipients SET state = ?2 WHERE id = ?1", params![recipient.id, state])?;
                 record(tx, done.case, recipient.address.as_str(), state.as_str(), detail)?;
                 let actor: Actor = tx
                     .prepare_cached("SELECT actor FROM decisions WHERE recipient_id = ?1 AND action <> 'keep'")?
@@ -312,10 +318,7 @@ pub(super) fn decide(
                 Ok((row.get(0)?, row.get(1)?))
             })?;
         let outcome = match (state, action) {
-            (RecipientState::Delivered, _) => Outcome::AlreadyDelivered,
-            (RecipientState::Gone | RecipientState::Returned | RecipientState::Removed, _) => {
-                Outcome::AlreadyGone
-            }
+            (state, _) if state.has_left() => state.outcome_when_late(),
             (RecipientState::NotOffered, _) => Outcome::NotPossible,
             (RecipientState::Open | RecipientState::Kept, Action::Send) if !may_send => {
                 Outcome::NotPossible

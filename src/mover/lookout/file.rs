@@ -138,6 +138,17 @@ impl Watched {
         let mut logs = self.logs();
         logs.defers = Logged::default();
         logs.defer_log = None;
+        drop(logs);
+        self.may_have_expired();
+    }
+
+    /// A message that an admin has expired is not tried again: what the last attempt has logged is returned, and is kept
+    /// open, as it is gone by then.
+    pub fn may_have_expired(&self) {
+        if self.is_expired_by_force() && self.logs().defer_log.is_none() {
+            let log = self.open(Log::Defer);
+            self.logs().defer_log = log;
+        }
     }
 
     /// Reads both logs: what they say of a recipient is written before its mark.
@@ -193,8 +204,19 @@ impl Watched {
             .then_some(file)
     }
 
-    /// Is the message older than Postfix keeps any?
+    /// Postfix 3.5 and later keep that in the mode of the file (MAIL_QUEUE_STAT_EXPIRE in src/global/mail_queue.h).
+    fn is_expired_by_force(&self) -> bool {
+        const GROUP_EXECUTE: u32 = 0o010;
+        self.file
+            .metadata()
+            .is_ok_and(|metadata| metadata.mode() & GROUP_EXECUTE != 0)
+    }
+
+    /// Is the message older than Postfix keeps any, or has an admin said that its time is over (`postsuper -e`)?
     pub fn has_expired(&self) -> bool {
+        if self.is_expired_by_force() {
+            return true;
+        }
         match self.instance().queue_lifetime(self.key.sender.is_none()) {
             // The queue manager compares seconds.
             Ok(lifetime) => {

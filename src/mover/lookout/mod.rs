@@ -266,6 +266,8 @@ impl State {
         } else if let Some(watched) = self.watched.get(&wd) {
             if what.contains(ReadFlags::MOVE_SELF) {
                 watched.changes_queues();
+            } else if what.contains(ReadFlags::ATTRIB) {
+                watched.may_have_expired();
             }
             self.changed.insert(wd);
         }

@@ -1,4 +1,4 @@
-//! The encrypt instance's side: how recipients that wait for a decision leave the queue without one.
+//! The encrypt instance's side: how recipients that wait, for a decision or for its execution, leave the queue before it.
 
 use log::info;
 
@@ -19,7 +19,15 @@ impl Lookout {
         }
         watched.read_logs();
         let mut recipients = self.store.recipients(watched.case)?;
-        recipients.retain(|one| one.state.is_open() || one.state == State::NotOffered);
+        // Once its move has begun a mark may be ours: the store takes no ending then.
+        let waits = |state: State| {
+            state.is_open()
+                || matches!(
+                    state,
+                    State::NotOffered | State::Releasing | State::Deleting
+                )
+        };
+        recipients.retain(|one| waits(one.state));
         let mut endings = Vec::new();
         let overdue = watched.is_overdue();
         for recipient in &recipients {
