@@ -184,10 +184,10 @@ fn many_moves_under_way_all_come_right() {
     nothing_happens_later(&stage, &messages);
 }
 
-/// A move is half-way and can't go on, and another one of the same message, which has put it on hold, ends: as long as
-/// the first is half-way, nobody may be delivered to.
+/// A move is half-way and can't go on: another one of the same message waits for it, and as long as the first is half-way,
+/// nobody is delivered to.
 #[test]
-fn a_move_that_cannot_go_on_keeps_the_hold_of_another_that_ends() {
+fn a_move_that_cannot_go_on_keeps_another_of_the_message_waiting() {
     let stage = Stage::new();
     let message = Message::send(&stage, "two", &[Sent, Deleted, Waits]);
     let point = POINTS.iter().find(|one| one.name == "move::published");
@@ -200,8 +200,6 @@ fn a_move_that_cannot_go_on_keeps_the_hold_of_another_that_ends() {
         to: message.to.clone(),
     };
     die_at(&stage, point.expect("a point"), &only_sent);
-    // As when both were clicked at once, and the second had come first to the hold.
-    stage.sql("UPDATE moves SET held_before = 1");
     let store = stage.store();
     let case = stage.known(&message.queue_id).id;
     let number = stage.number(&message.queue_id, "two-2@plain.test");
@@ -213,13 +211,23 @@ fn a_move_that_cannot_go_on_keeps_the_hold_of_another_that_ends() {
     let choice = [(recipient.id, Action::Delete)];
     let decided = store.decide(case, &choice, Actor::Link, "::1");
     let second = decided.expect("a decision").planned.expect("a move");
-    store.remember_hold(second, Some(false)).expect("a hold");
     // The file system of the may instance is not there.
     let hold = stage.sandbox.queue_dir(Instance::May).join("hold");
     let away = hold.with_file_name("away");
     std::fs::rename(&hold, &away).expect("a directory");
     stage.sandbox.start_httpd(&[]).expect("it starts again");
-    stage.becomes(&message.queue_id, "two-2@plain.test", "deleted");
+    stage.wait("a try", || {
+        let log = stage.log();
+        (log.matches(&format!("{}: cannot look for", message.queue_id))
+            .count()
+            > 1)
+        .then_some(())
+    });
+    let unfinished = store.unfinished_moves().expect("a journal");
+    assert!(
+        unfinished.iter().any(|(id, _)| *id == second),
+        "{unfinished:?}"
+    );
     stage.in_queue(&message.queue_id, "hold");
     std::fs::rename(&away, &hold).expect("a directory");
     message.has_come_right(&stage, "both");

@@ -14,6 +14,9 @@ use crate::case::{CaseId, MessageKey, MoveStep};
 use crate::postfix::Instance;
 use crate::postfix::instance::PostfixError;
 
+/// Why a decision waits for an admin.
+const STOPPED: &str = "an earlier decision about this message was stopped for an admin to look at (`posttls resolve`)";
+
 /// How far one try of a move has come.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Progress {
@@ -141,7 +144,7 @@ impl Engine {
             .case(case)?
             .ok_or(MoveError::NoSuchMove(id.0))?
             .key;
-        self.walk(id, case, &key, deadline).map_err(|error| {
+        self.in_order(id, case, &key, deadline).map_err(|error| {
             self.hindered(case, &error);
             error.about(&key.queue_id)
         })
@@ -156,6 +159,29 @@ impl Engine {
             // The log has said what is wrong; that the store is, too, others say.
             debug!("{error}");
         }
+    }
+
+    /// A message has one move at a time: one that has begun comes first, and one that is stopped keeps the others
+    /// waiting, as its marks and its hold must not be taken for theirs.
+    fn in_order(
+        &self,
+        id: MoveId,
+        case: CaseId,
+        key: &MessageKey,
+        deadline: Instant,
+    ) -> Result<Progress, MoveError> {
+        while let Some((other, step)) = self.store.in_the_way(case, id)? {
+            if step == MoveStep::Conflict {
+                let why = format!("{}: {STOPPED}", key.queue_id);
+                self.store.note_hindrance(case, &why)?;
+                return Ok(Progress::Later(STOPPED));
+            }
+            match self.walk(other, case, key, deadline)? {
+                Progress::Ended => {}
+                later @ Progress::Later(_) => return Ok(later),
+            }
+        }
+        self.walk(id, case, key, deadline)
     }
 
     /// From the step that the journal has to the next, as far as it goes.

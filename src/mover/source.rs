@@ -1,11 +1,11 @@
 //! The message in the encrypt instance: found, put on hold, locked, and checked to be the one that the case is about.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{File, OpenOptions, Permissions};
 use std::io;
-use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::PathBuf;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use rustix::fs::{FlockOperation, OFlags, flock};
 
@@ -15,6 +15,11 @@ use crate::case::MessageKey;
 use crate::postfix::{
     Instance, Queue, QueueFile, QueueId, Recipient, RecipientState, check_content,
 };
+
+/// The mode of an unfinished queue file, in the owner's bits: Postfix, and `postsuper` with a queue ID, pass over it
+/// (mail_open_ok(3)).
+const UNFINISHED: u32 = 0o600;
+const OWNERS: u32 = 0o700;
 
 /// Between two looks at a message that a delivery is using.
 const PAUSE: Duration = Duration::from_millis(20);
@@ -40,6 +45,30 @@ impl Source {
     pub fn is_still_there(&self) -> bool {
         let (ours, there) = (self.file.metadata(), std::fs::symlink_metadata(&self.path));
         matches!((ours, there), (Ok(ours), Ok(there)) if ours.ino() == there.ino() && ours.dev() == there.dev())
+    }
+
+    /// Is it sealed? Only a move does that, while it marks recipients: see [`Source::seal`].
+    pub fn is_sealed(&self) -> io::Result<bool> {
+        Ok(self.file.metadata()?.mode() & OWNERS == UNFINISHED)
+    }
+
+    /// Gives the file the mode of an unfinished one, and waits until that is on disk. From then on nobody delivers it,
+    /// wherever it is moved to, so all marks that come are ours; until then none is.
+    pub fn seal(&self) -> io::Result<()> {
+        // `postsuper` removes unfinished files in which nothing has happened for a week.
+        self.file.set_modified(SystemTime::now())?;
+        self.change_mode(|mode| mode & !OWNERS | UNFINISHED)
+    }
+
+    /// Makes it an ordinary queue file again.
+    pub fn unseal(&self) -> io::Result<()> {
+        self.change_mode(|mode| mode | OWNERS)
+    }
+
+    fn change_mode(&self, change: impl Fn(u32) -> u32) -> io::Result<()> {
+        let mode = change(self.file.metadata()?.mode() & 0o7777);
+        self.file.set_permissions(Permissions::from_mode(mode))?;
+        self.file.sync_all()
     }
 
     /// Refuses what must not be moved: a message that goes elsewhere than its recipients say, one whose content nobody
@@ -149,7 +178,16 @@ pub fn open(
     id: &QueueId,
     writable: bool,
 ) -> Result<Option<Source>, MoveError> {
-    let path = instance.path(queue, id);
+    open_at(instance, instance.path(queue, id), id, writable)
+}
+
+/// As [`open`], wherever the file is.
+pub fn open_at(
+    instance: &Instance,
+    path: PathBuf,
+    id: &QueueId,
+    writable: bool,
+) -> Result<Option<Source>, MoveError> {
     let fault = |doing, source| MoveError::File {
         queue_id: id.clone(),
         doing,

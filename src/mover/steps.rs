@@ -3,13 +3,15 @@
 //! | journal  | what is on disk                                                                                  |
 //! | -------- | ------------------------------------------------------------------------------------------------ |
 //! | planned  | nothing has changed; the message may be on hold                                                  |
-//! | begun    | the source is on hold, unmarked or partly marked; the copy may be in may's hold, not yet ready    |
-//! | marked   | the source is on hold and marked; the copy is ready, in may's hold or beyond                      |
+//! | begun    | the source is on hold: as it was, or sealed and perhaps marked; the copy may be in may's hold      |
+//! | marked   | the source is on hold and marked, perhaps still sealed; the copy is ready, in may's hold or beyond |
 //! | requeued | the copy is in the hands of the may instance; the source is on hold                              |
 //! | done     | the source is removed, or back in the deferred queue, or on hold as it was before                |
 //!
 //! Each step first makes its change durable and then says so in the journal. The copy is *ready* (mode 0700) only after
-//! the source is marked: until then no part of Postfix touches it, not even when somebody releases all held mail.
+//! the source is marked: until then no part of Postfix touches it, not even when somebody releases all held mail. The
+//! source is *sealed* (mode 0600) from before the first mark until the journal says `marked`: so a mark in a sealed source
+//! is ours, and while the journal says `begun` one in a source that is not sealed is somebody else's.
 
 use std::time::Instant;
 
@@ -25,7 +27,8 @@ use crate::postfix::{Instance, Queue, QueueId, mark_done};
 /// Why a move has to wait; `None` when its journal has advanced.
 pub type Waits = Option<&'static str>;
 
-const BUSY: &str = "a delivery of the message is under way";
+pub(super) const BUSY: &str = "a delivery of the message is under way";
+const MOVED: &str = "somebody has moved the message out of the hold queue just now";
 
 /// One move of one message between two instances.
 pub struct Steps<'a> {
@@ -134,6 +137,13 @@ impl Steps<'_> {
         if !source.is_message(self.key) {
             return Ok(Prepared::Gone);
         }
+        if source.is_sealed().unwrap_or(true) {
+            return Err(MoveError::Unsafe {
+                queue_id: self.key.queue_id.clone(),
+                path: source.path,
+                why: "it is sealed by a move that the journal does not know".to_owned(),
+            });
+        }
         (self.catch_up)();
         let known = self.store.recipients(journal.case)?;
         source.refuse_unsafe(self.key, known.iter().map(|one| &one.address))?;
@@ -196,12 +206,21 @@ impl Steps<'_> {
         let mut offsets = offsets_of(source, journal, outcomes, Outcome::Released);
         offsets.extend(offsets_of(source, journal, outcomes, Outcome::Deleted));
         let fault = |error| self.fault("mark recipients done in", &source.path, error);
+        if !source.is_sealed().map_err(fault)? {
+            source.seal().map_err(fault)?;
+            fail_point!("move::sealed");
+            // Released a moment before, it may be with the queue manager, who delivers from memory. Nothing is marked.
+            if !source.is_still_there() {
+                source.unseal().map_err(fault)?;
+                return Ok(Some(MOVED));
+            }
+        }
         mark_done(&source.file, &offsets).map_err(|error| fault(std::io::Error::other(error)))?;
         fail_point!("move::written");
         source.file.sync_all().map_err(fault)?;
         fail_point!("move::synced");
         if !source.is_still_there() {
-            return self.conflict(journal, "was taken out of the hold queue");
+            return Ok(Some(MOVED));
         }
         // The journal that was handed in may be older than the name.
         let name = self
@@ -215,7 +234,7 @@ impl Steps<'_> {
         }
         fail_point!("move::ready");
         self.store.advance(journal.id, MoveStep::Marked)?;
-        fail_point!("move::marked");
+        fail_point!("move::marked-sealed");
         Ok(None)
     }
 
@@ -223,6 +242,8 @@ impl Steps<'_> {
     /// it in anew, and they drop, cut or bounce what exceeds limits that the encrypt instance did not have, and forget
     /// SMTPUTF8.
     pub fn hand_over(&self, journal: &Move) -> Result<Waits, MoveError> {
+        self.unseal()?;
+        fail_point!("move::marked");
         if let Some(copy) = self.parse(journal.copy_name.as_deref())? {
             (self.expect)(&copy);
             let doing = "give the copy to the queue manager from";

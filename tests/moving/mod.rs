@@ -29,15 +29,17 @@ const fn point(name: &'static str, step: MoveStep, source_held: bool, copy_held:
 }
 
 /// In the order in which a move passes them.
-pub const POINTS: [Point; 12] = [
+pub const POINTS: [Point; 14] = [
     point("move::about-to-hold", MoveStep::Planned, false, false),
     point("move::held", MoveStep::Planned, true, false),
     point("move::copied", MoveStep::Planned, true, false),
     point("move::begun", MoveStep::Begun, true, false),
     point("move::published", MoveStep::Begun, true, true),
+    point("move::sealed", MoveStep::Begun, true, true),
     point("move::written", MoveStep::Begun, true, true),
     point("move::synced", MoveStep::Begun, true, true),
     point("move::ready", MoveStep::Begun, true, true),
+    point("move::marked-sealed", MoveStep::Marked, true, true),
     point("move::marked", MoveStep::Marked, true, true),
     point("move::requeued-unsaid", MoveStep::Marked, true, false),
     point("move::requeued", MoveStep::Requeued, true, false),
@@ -57,6 +59,11 @@ impl Point {
     /// A word for subjects and addresses.
     pub fn tag(&self) -> String {
         self.name.replace("move::", "")
+    }
+
+    /// Has the source the mode that hides it from Postfix and its tools?
+    pub fn is_sealed(&self) -> bool {
+        ["sealed", "written", "synced", "ready", "marked-sealed"].contains(&self.tag().as_str())
     }
 
     pub fn is_passed_by(&self, fates: &[Fate]) -> bool {

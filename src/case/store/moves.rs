@@ -129,6 +129,32 @@ impl Store {
         })
     }
 
+    /// A move of the case that comes before this one: it is stopped for an admin, or half-way, or the hold is its. Of two
+    /// that are half-way, which an older version may have left, the first.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub fn in_the_way(
+        &self,
+        case: CaseId,
+        of: MoveId,
+    ) -> Result<Option<(MoveId, MoveStep)>, StoreError> {
+        self.read("cannot look for other moves", |connection| {
+            connection
+                .prepare_cached(
+                    "SELECT id, step FROM moves WHERE case_id = ?1 AND id <> ?2
+                     AND (step = 'conflict'
+                          OR (step IN ('begun', 'marked', 'requeued') OR step = 'planned' AND held_before = 0)
+                          AND (id < ?2 OR (SELECT step FROM moves WHERE id = ?2) = 'planned'))
+                     ORDER BY step <> 'conflict', id LIMIT 1",
+                )?
+                .query_row(params![case, of.0], |row| {
+                    Ok((MoveId(row.get(0)?), row.get(1)?))
+                })
+                .optional()
+        })
+    }
+
     /// The moves of a case that were stopped for an admin to look at, with the name of the copy that each may have
     /// left in the may instance's hold queue.
     ///
