@@ -1,5 +1,6 @@
-//! How much of what strangers cause the log tells: their flood must not become one of lines. Pure.
+//! Limits how many log lines strangers can cause: their flood must not become one of lines.
 
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 /// So many lines in a window of time, and no more.
@@ -35,6 +36,26 @@ impl Allowance {
         }
         self.count += 1;
         (self.count <= self.lines).then_some(untold)
+    }
+}
+
+/// An [`Allowance`] for lines of one kind, shared by threads.
+#[derive(Debug)]
+pub(super) struct Lines(Mutex<Allowance>);
+
+impl Lines {
+    /// `lines` in each `window`.
+    pub(super) fn new(lines: u64, window: Duration) -> Self {
+        Self(Mutex::new(Allowance::new(lines, window)))
+    }
+
+    /// Notes one more. If it is to be logged: what to say at its end of those that were not.
+    pub(super) fn note(&self) -> Option<String> {
+        let mut allowance = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        Some(match allowance.note(Instant::now())? {
+            0 => String::new(),
+            untold => format!("; {untold} more before that are not logged"),
+        })
     }
 }
 

@@ -6,6 +6,7 @@
 //! the key or a case whose token it was not shown.
 
 use std::io::{self, Read, Write};
+use std::net::IpAddr;
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -51,7 +52,7 @@ pub enum Question {
         /// What to do with whom.
         decision: Decision,
         /// The address that the request came from, for the record.
-        client: String,
+        client: IpAddr,
     },
     /// One page of all that waits for the decision of the sender whom this token names. Changes nothing.
     ShowSender {
@@ -67,7 +68,7 @@ pub enum Question {
         /// What to do with whom.
         decision: InboxDecision,
         /// The address that the request came from, for the record.
-        client: String,
+        client: IpAddr,
     },
     /// The remembered choice that this token opens. Changes nothing.
     ShowConsent {
@@ -79,7 +80,7 @@ pub enum Question {
         /// As it stood in the path of the URL.
         token: String,
         /// The address that the request came from, for the record.
-        client: String,
+        client: IpAddr,
     },
 }
 
@@ -153,7 +154,7 @@ pub struct Settings {
     /// Whom to ask: shown on every page.
     pub admin_contact: String,
     /// Addresses of reverse proxies whose `X-Forwarded-For` is believed.
-    pub trusted_proxies: Vec<std::net::IpAddr>,
+    pub trusted_proxies: Vec<IpAddr>,
     /// Templates that the admin overrides, by file name (see [`crate::web::pages`]).
     pub templates: std::collections::BTreeMap<String, String>,
 }
@@ -231,12 +232,15 @@ pub fn receive<T: DeserializeOwned>(mut from: impl Read, max: usize) -> io::Resu
 mod tests {
     use super::*;
     use proptest::prelude::*;
+    use std::net::Ipv4Addr;
 
     #[test]
     fn an_unknown_question_is_an_error() {
         for body in [
             r#"{"number":1,"body":{"ask":"shutdown"}}"#,
             r#"{"number":1,"body":{"ask":"show","token":"x","extra":1}}"#,
+            // It goes into store and log once for each recipient.
+            r#"{"number":1,"body":{"ask":"end-consent","token":"x","client":"no address"}}"#,
             "[]",
         ] {
             let mut frame = (body.len() as u32).to_be_bytes().to_vec();
@@ -263,7 +267,7 @@ mod tests {
             let question = Question::Decide {
                 token,
                 decision: Decision::Same { action: Action::Send, recipients, remember: None },
-                client: "127.0.0.1".to_owned(),
+                client: Ipv4Addr::LOCALHOST.into(),
             };
             let mut frame = Vec::new();
             send(&mut frame, &question, MAX_QUESTION).unwrap();

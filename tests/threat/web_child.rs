@@ -5,7 +5,7 @@
 
 use std::fs::{self, Permissions};
 use std::io::{self, Read as _, Write as _};
-use std::net::TcpListener;
+use std::net::{Ipv4Addr, TcpListener};
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
@@ -172,7 +172,7 @@ impl Stream {
 
 /// Every question there is about this token, with every action.
 fn questions(token: &str, victim: CaseId, address: &str) -> Vec<Question> {
-    let (token, client) = (token.to_owned(), "127.0.0.1".to_owned());
+    let (token, client) = (token.to_owned(), Ipv4Addr::LOCALHOST.into());
     let mut all = vec![
         Question::Show {
             token: token.clone(),
@@ -186,7 +186,7 @@ fn questions(token: &str, victim: CaseId, address: &str) -> Vec<Question> {
         },
         Question::EndConsent {
             token: token.clone(),
-            client: client.clone(),
+            client,
         },
     ];
     for action in [Action::Send, Action::Delete, Action::Keep] {
@@ -207,7 +207,7 @@ fn questions(token: &str, victim: CaseId, address: &str) -> Vec<Question> {
             all.push(Question::Decide {
                 token: token.clone(),
                 decision,
-                client: client.clone(),
+                client,
             });
         }
         let each = InboxDecision::Each {
@@ -222,7 +222,7 @@ fn questions(token: &str, victim: CaseId, address: &str) -> Vec<Question> {
             all.push(Question::DecideSender {
                 token: token.clone(),
                 decision,
-                client: client.clone(),
+                client,
             });
         }
     }

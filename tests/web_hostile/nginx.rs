@@ -183,7 +183,7 @@ fn a_click_arrives_and_tricks_do_not() {
     {
         let asked = stage.asked.lock().unwrap();
         assert!(
-            matches!(asked.last(), Some(Question::Decide { client, .. }) if client == "127.0.0.20"),
+            matches!(asked.last(), Some(Question::Decide { client, .. }) if client.to_string() == "127.0.0.20"),
             "{asked:?}"
         );
     }

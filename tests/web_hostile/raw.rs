@@ -184,7 +184,7 @@ fn a_header_does_not_forge_what_is_recorded() {
     assert_eq!(response.status, 200);
     let asked = stage.asked.lock().unwrap();
     assert!(
-        matches!(&asked[..], [Question::Decide { client, .. }] if client == "203.0.113.9"),
+        matches!(&asked[..], [Question::Decide { client, .. }] if client.to_string() == "203.0.113.9"),
         "{asked:?}"
     );
 }

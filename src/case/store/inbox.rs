@@ -3,6 +3,8 @@
 //! A sender may have thousands of stuck messages. So nothing here reads them all into memory, and deciding about all
 //! takes the write lock for a few hundred recipients at a time, so that no hook has to wait long.
 
+use std::collections::HashSet;
+
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
 
 use super::cases::{CASE_COLUMNS, case_of};
@@ -73,6 +75,8 @@ pub struct BulkDecided {
     pub outcome: Outcome,
     /// The move that will tell.
     pub planned: Option<MoveId>,
+    /// Was anything recorded? What stands already is not recorded again.
+    pub changed: bool,
 }
 
 /// Choices for recipients of one case.
@@ -168,6 +172,13 @@ impl Store {
         bulk: &Bulk<'_>,
         after: BulkMark,
     ) -> Result<(Vec<BulkDecided>, Option<BulkMark>), StoreError> {
+        let any = self.read("cannot look for what waits", |connection| {
+            next_meant(connection, bulk, after)
+        })?;
+        // Asked again and again it keeps nobody from writing.
+        if any.is_none() {
+            return Ok((Vec::new(), None));
+        }
         self.write("cannot record decisions", |tx| {
             let by = By {
                 actor: Actor::Link,
@@ -177,26 +188,7 @@ impl Store {
             let mut decided = Vec::new();
             let mut mark = after;
             while decided.len() < BATCH_RECIPIENTS {
-                let next: Option<(CaseId, QueueId, i64)> = tx
-                    .prepare_cached(&format!(
-                        "SELECT c.id, c.queue_id, c.arrival FROM cases c
-                         WHERE {OWN} AND (c.arrival, c.id) > (?5, ?6)
-                           AND EXISTS (SELECT 1 FROM recipients r WHERE r.case_id = c.id AND {MEANT})
-                         ORDER BY c.arrival, c.id LIMIT 1"
-                    ))?
-                    .query_row(
-                        params![
-                            bulk.sender,
-                            bulk.action,
-                            bulk.domain,
-                            bulk.seen,
-                            mark.0,
-                            mark.1
-                        ],
-                        |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)),
-                    )
-                    .optional()?;
-                let Some((case, queue_id, arrival)) = next else {
+                let Some((case, queue_id, arrival)) = next_meant(tx, bulk, mark)? else {
                     return Ok((decided, None));
                 };
                 mark = BulkMark(arrival, case.0);
@@ -266,6 +258,9 @@ impl Store {
         forms: &[CaseChoices],
         client: &str,
     ) -> Result<Vec<BulkDecided>, StoreError> {
+        if let Some(standing) = self.all_standing(forms)? {
+            return Ok(standing);
+        }
         self.write("cannot record decisions", |tx| {
             let by = By {
                 actor: Actor::Link,
@@ -273,17 +268,36 @@ impl Store {
                 consent: None,
             };
             let mut decided = Vec::new();
-            for CaseChoices { case, choices } in forms {
-                let plain: Vec<(i64, Action)> = choices
-                    .iter()
-                    .map(|(id, _, action)| (*id, *action))
-                    .collect();
-                let made = decide(tx, case.id, &plain, &by)?;
-                let addresses = choices.iter().map(|(_, address, _)| address.clone());
-                decided.extend(told(case.id, &case.key.queue_id, addresses, made));
+            for form in forms {
+                let made = decide(tx, form.case.id, &form.plain(), &by)?;
+                decided.extend(form.told(made));
             }
             Ok(decided)
         })
+    }
+
+    /// What is said of forms that would change nothing; `None` if one of them would.
+    fn all_standing(&self, forms: &[CaseChoices]) -> Result<Option<Vec<BulkDecided>>, StoreError> {
+        let mut all = Vec::new();
+        for form in forms {
+            match self.standing(form.case.id, &form.plain())? {
+                Some(standing) => all.extend(form.told(standing)),
+                None => return Ok(None),
+            }
+        }
+        Ok(Some(all))
+    }
+}
+
+impl CaseChoices {
+    fn plain(&self) -> Vec<(i64, Action)> {
+        let choices = self.choices.iter();
+        choices.map(|(id, _, action)| (*id, *action)).collect()
+    }
+
+    fn told(&self, made: Decided) -> impl Iterator<Item = BulkDecided> {
+        let addresses = self.choices.iter().map(|(_, address, _)| address.clone());
+        told(self.case.id, &self.case.key.queue_id, addresses, made)
     }
 }
 
@@ -294,6 +308,7 @@ fn told(
     addresses: impl Iterator<Item = Address>,
     made: Decided,
 ) -> impl Iterator<Item = BulkDecided> {
+    let changed: HashSet<i64> = made.changed.into_iter().collect();
     addresses
         .zip(made.outcomes)
         .map(move |(address, (recipient, outcome))| BulkDecided {
@@ -303,6 +318,7 @@ fn told(
             address,
             outcome,
             planned: made.planned,
+            changed: changed.contains(&recipient),
         })
 }
 
@@ -311,6 +327,33 @@ fn told(
 const MEANT: &str =
     "(r.state = 'open' OR r.state = 'kept' AND ?2 <> 'keep') AND (?2 <> 'send' OR r.may_send)
     AND (?3 IS NULL OR r.domain = ?3) AND coalesce(r.stuck_at, c.opened_at) <= ?4";
+
+/// The next case, after `mark`, that a decision in bulk is about.
+fn next_meant(
+    connection: &Connection,
+    bulk: &Bulk<'_>,
+    mark: BulkMark,
+) -> rusqlite::Result<Option<(CaseId, QueueId, i64)>> {
+    connection
+        .prepare_cached(&format!(
+            "SELECT c.id, c.queue_id, c.arrival FROM cases c
+             WHERE {OWN} AND (c.arrival, c.id) > (?5, ?6)
+               AND EXISTS (SELECT 1 FROM recipients r WHERE r.case_id = c.id AND {MEANT})
+             ORDER BY c.arrival, c.id LIMIT 1"
+        ))?
+        .query_row(
+            params![
+                bulk.sender,
+                bulk.action,
+                bulk.domain,
+                bulk.seen,
+                mark.0,
+                mark.1
+            ],
+            |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)),
+        )
+        .optional()
+}
 
 fn meant(
     connection: &Connection,

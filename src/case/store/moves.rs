@@ -3,7 +3,7 @@
 //! A decision and the move that carries it out are recorded in one transaction; from then on the mover owes the move,
 //! however often it is killed. The journal says what is known to be on disk, never what is hoped for.
 
-use rusqlite::{OptionalExtension as _, Row, Transaction, params};
+use rusqlite::{Connection, OptionalExtension as _, Row, Transaction, params};
 
 use super::cases::{address_of, close_if_settled};
 use super::consents::count_use;
@@ -53,11 +53,16 @@ pub struct Decided {
     pub planned: Option<MoveId>,
     /// For each recipient named: what can be said already. `Recorded` means that the move will tell.
     pub outcomes: Vec<(i64, Outcome)>,
+    /// Recipients of whom something was recorded. What stands already is not recorded again.
+    pub changed: Vec<i64>,
 }
 
 impl Store {
     /// Records the sender's choices. For each recipient the first send or delete wins; whatever else is chosen after
     /// that changes nothing. The caller has checked that the recipients belong to `case`.
+    ///
+    /// What stands already is not recorded again, and is answered without a transaction. So a recipient goes from open
+    /// to kept to decided and never back: however often somebody with a link asks, it makes two records at most.
     ///
     /// # Errors
     /// When the store fails; then nothing was recorded.
@@ -68,6 +73,9 @@ impl Store {
         actor: Actor,
         client: &str,
     ) -> Result<Decided, StoreError> {
+        if let Some(standing) = self.standing(case, choices)? {
+            return Ok(standing);
+        }
         self.write("cannot record a decision", |tx| {
             let by = By {
                 actor,
@@ -75,6 +83,29 @@ impl Store {
                 consent: None,
             };
             decide(tx, case, choices, &by)
+        })
+    }
+
+    /// What is said of choices that would change nothing; `None` if one of them would.
+    pub(super) fn standing(
+        &self,
+        case: CaseId,
+        choices: &[(i64, Action)],
+    ) -> Result<Option<Decided>, StoreError> {
+        self.read("cannot compare a decision", |connection| {
+            let mut outcomes = Vec::with_capacity(choices.len());
+            for (recipient, action) in choices {
+                let (outcome, next) = judge(connection, case, *recipient, *action)?;
+                if next.is_some() {
+                    return Ok(None);
+                }
+                outcomes.push((*recipient, outcome));
+            }
+            Ok(Some(Decided {
+                planned: None,
+                outcomes,
+                changed: Vec::new(),
+            }))
         })
     }
 
@@ -335,33 +366,12 @@ pub(super) fn decide(
     let now = now_ms();
     let mut planned = None;
     let mut outcomes = Vec::with_capacity(choices.len());
+    let mut changed = Vec::new();
     for (recipient, action) in choices {
-        let (state, may_send): (RecipientState, bool) = tx
-            .prepare_cached(
-                "SELECT state, may_send FROM recipients WHERE id = ?1 AND case_id = ?2",
-            )?
-            .query_row(params![recipient, case], |row| {
-                Ok((row.get(0)?, row.get(1)?))
-            })?;
-        let outcome = match (state, action) {
-            (state, _) if state.has_left() => state.outcome_when_late(),
-            (RecipientState::NotOffered, _) => Outcome::NotPossible,
-            (RecipientState::Open | RecipientState::Kept, Action::Send) if !may_send => {
-                Outcome::NotPossible
-            }
-            (RecipientState::Open | RecipientState::Kept, Action::Keep) => Outcome::Kept,
-            (RecipientState::Open | RecipientState::Kept, Action::Send | Action::Delete) => {
-                Outcome::Recorded
-            }
-            _ => Outcome::AlreadyDecided,
-        };
+        let (outcome, next) = judge(tx, case, *recipient, *action)?;
         outcomes.push((*recipient, outcome));
-        let next = match (outcome, action) {
-            (Outcome::Kept, _) => RecipientState::Kept,
-            (Outcome::Recorded, Action::Send) => RecipientState::Releasing,
-            (Outcome::Recorded, _) => RecipientState::Deleting,
-            _ => continue,
-        };
+        let Some(next) = next else { continue };
+        changed.push(*recipient);
         tx.prepare_cached(
             "INSERT INTO decisions (recipient_id, action, actor, client, decided_at, consent_id)
              VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
@@ -399,5 +409,34 @@ pub(super) fn decide(
         )?
         .execute(params![id, recipient, action])?;
     }
-    Ok(Decided { planned, outcomes })
+    Ok(Decided {
+        planned,
+        outcomes,
+        changed,
+    })
+}
+
+/// What a choice means for a recipient as it stands: what can be said already, and its next state if it changes one.
+fn judge(
+    connection: &Connection,
+    case: CaseId,
+    recipient: i64,
+    action: Action,
+) -> rusqlite::Result<(Outcome, Option<RecipientState>)> {
+    use RecipientState::{Deleting, Kept, NotOffered, Open, Releasing};
+    let (state, may_send): (RecipientState, bool) = connection
+        .prepare_cached("SELECT state, may_send FROM recipients WHERE id = ?1 AND case_id = ?2")?
+        .query_row(params![recipient, case], |row| {
+            Ok((row.get(0)?, row.get(1)?))
+        })?;
+    Ok(match (state, action) {
+        (state, _) if state.has_left() => (state.outcome_when_late(), None),
+        (NotOffered, _) => (Outcome::NotPossible, None),
+        (Open | Kept, Action::Send) if !may_send => (Outcome::NotPossible, None),
+        (Kept, Action::Keep) => (Outcome::Kept, None),
+        (Open, Action::Keep) => (Outcome::Kept, Some(Kept)),
+        (Open | Kept, Action::Send) => (Outcome::Recorded, Some(Releasing)),
+        (Open | Kept, Action::Delete) => (Outcome::Recorded, Some(Deleting)),
+        _ => (Outcome::AlreadyDecided, None),
+    })
 }

@@ -51,6 +51,9 @@ impl Store {
         client: &str,
         remember: &Remember<'_>,
     ) -> Result<(Decided, Vec<Remembered>), StoreError> {
+        if let Some(standing) = self.standing(case, choices)? {
+            return Ok((standing, Vec::new()));
+        }
         self.write("cannot record a decision", |tx| {
             let by = By {
                 actor: Actor::Link,

@@ -282,11 +282,12 @@ impl Desk {
 }
 
 fn log_decision(one: &BulkDecided, action: Action, client: &str) {
-    if let outcome @ (Outcome::Recorded | Outcome::Kept) = one.outcome {
+    if one.changed {
         info!(
-            "{}: to=<{}>, decision {outcome}, {action}, by {}, client={client}",
+            "{}: to=<{}>, decision {}, {action}, by {}, client={client}",
             one.queue_id,
             one.address,
+            one.outcome,
             Actor::Link
         );
     }

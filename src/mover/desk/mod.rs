@@ -8,13 +8,13 @@ mod consent;
 mod inbox;
 mod views;
 
-use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use log::{error, info, warn};
 
-use super::allowance::Allowance;
+use super::allowance::Lines;
 use super::engine::{Engine, Progress};
 use super::{MoveError, ending, shown};
 use crate::case::store::{self, MoveId, Remembered, Store, StoreError};
@@ -28,11 +28,12 @@ pub struct Desk {
     store: Arc<Store>,
     engine: Arc<Engine>,
     rules: RwLock<Rules>,
-    refused: Mutex<Allowance>,
+    refused: Lines,
+    troubles: Lines,
 }
 
-/// Refused links that are logged in a minute.
-const REFUSED_LINES: u64 = 20;
+/// Lines of one kind that requests can cause in a minute, however many there are.
+const LINES: u64 = 20;
 
 /// What a reload may change.
 struct Rules {
@@ -90,7 +91,8 @@ impl Desk {
             store,
             engine,
             rules: RwLock::new(Rules::new(keys, config)),
-            refused: Mutex::new(Allowance::new(REFUSED_LINES, Duration::from_secs(60))),
+            refused: Lines::new(LINES, Duration::from_secs(60)),
+            troubles: Lines::new(LINES, Duration::from_secs(60)),
         }
     }
 
@@ -125,7 +127,9 @@ impl Desk {
                 token,
                 decision,
                 client,
-            } => self.with_case(&token, |case| self.decide_view(case, &decision, &client)),
+            } => self.with_case(&token, |case| {
+                self.decide_view(case, &decision, &client.to_string())
+            }),
             Question::ShowSender { token, page } => {
                 self.with_sender(&token, |sender| self.show_inbox(sender, page))
             }
@@ -134,17 +138,19 @@ impl Desk {
                 decision,
                 client,
             } => self.with_sender(&token, |sender| {
-                self.decide_inbox(sender, &decision, &client)
+                self.decide_inbox(sender, &decision, &client.to_string())
             }),
             Question::ShowConsent { token } => self.with_consent(&token, Ok),
-            Question::EndConsent { token, client } => {
-                self.with_consent(&token, |consent| self.end_consent(consent, &client))
-            }
+            Question::EndConsent { token, client } => self.with_consent(&token, |consent| {
+                self.end_consent(consent, &client.to_string())
+            }),
         };
         let refused = match result {
             Ok(answer) => return answer,
             Err(DeskError::Store(error)) => {
-                error!("{error}");
+                if let Some(more) = self.troubles.note() {
+                    error!("{error}{more}");
+                }
                 return Answer::Busy;
             }
             Err(DeskError::Stranger(who)) => Refusal::NoSuchRecipient { who },
@@ -161,13 +167,8 @@ impl Desk {
             Ok(id) => Ok(id),
             Err(LinkError::Expired(_)) => Err(Answer::Expired),
             Err(error) => {
-                let mut refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
-                match refused.note(Instant::now()) {
-                    None => {}
-                    Some(0) => info!("refused a link: {error}"),
-                    Some(untold) => {
-                        info!("refused a link: {error}; {untold} more before that are not logged");
-                    }
+                if let Some(more) = self.refused.note() {
+                    info!("refused a link: {error}{more}");
                 }
                 Err(Answer::Unknown)
             }
@@ -262,8 +263,9 @@ impl Desk {
         client: &str,
     ) -> Result<Decided, DeskError> {
         for recipient in self.store.recipients(case.id)? {
+            let changed = decided.changed.contains(&recipient.id);
             let outcome = decided.outcomes.iter().find(|(id, _)| *id == recipient.id);
-            if let Some((_, outcome @ (Outcome::Recorded | Outcome::Kept))) = outcome {
+            if let Some((_, outcome)) = outcome.filter(|_| changed) {
                 let (id, to) = (&case.key.queue_id, &recipient.address);
                 info!(
                     "{id}: to=<{to}>, decision {outcome}, state {}, by {actor}, client={client}",
@@ -317,7 +319,9 @@ impl Desk {
         match ending::look(&self.store, &self.engine, case) {
             Err(MoveError::Store(error)) => Err(error),
             Err(error) => {
-                warn!("{error}");
+                if let Some(more) = self.troubles.note() {
+                    warn!("{error}{more}");
+                }
                 Ok(Vec::new())
             }
             Ok(seen) => Ok(seen),
