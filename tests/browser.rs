@@ -9,7 +9,7 @@ mod common;
 use chromium::sender::Sender;
 use common::Stage;
 
-/// The links in the HTML part of a mail that preselect a choice.
+/// The links in the HTML part of a mail that name a choice.
 fn button(mail: &str, choice: &str) -> String {
     let mail = mailparse::parse_mail(mail.as_bytes()).expect("a mail");
     let html = mail.subparts[1].get_body().expect("HTML");
@@ -32,7 +32,22 @@ fn a_sender_clicks_send_confirms_and_the_message_arrives() {
     sender.open(&button(&mail, "send"));
     assert!(sender.reads("h1").contains("waiting for your decision"));
     assert!(sender.reads("main").contains("bob@plain.test"));
-    assert!(sender.sees("#all-send:checked") && !sender.sees("#all-delete:checked"));
+    assert!(
+        sender
+            .reads("main")
+            .contains("You followed the link “Send unencrypted”")
+    );
+    assert!(sender.sees(".suggested #all-send") && !sender.sees(".suggested #all-delete"));
+    assert!(
+        !sender.sees("input:checked"),
+        "nothing is chosen for the sender"
+    );
+    sender.photographs("0-suggested");
+    sender.clicks("label[for=all-send]");
+    sender
+        .tab
+        .wait_for_element("#all-send:checked")
+        .expect("a choice");
     sender.photographs("1-chosen");
     // Looking is not deciding.
     assert_eq!(stage.states(&queue_id)["bob@plain.test"], "open");
@@ -102,7 +117,8 @@ fn a_sender_decides_recipient_by_recipient_by_keyboard() {
 
     // The page now asks about the one that is left.
     sender.open(&format!("{link}?choice=delete"));
-    assert!(sender.sees("#all-delete:checked"));
+    assert!(!sender.sees("input:checked"));
+    sender.clicks("label[for=all-delete]");
     sender.clicks("form button[type=submit]");
     assert!(
         sender.reads(".recipients").contains("Deleted: "),

@@ -178,6 +178,7 @@ fn remembers(languages: &str, name: &str, remembered: &str, ended: &str) {
 
     sender.open(&stage.consent_link(consents[0].id));
     looks(&sender, &format!("{name}-3-revoke"));
+    sender.clicks("label[for=revoke]");
     sender.clicks("form button[type=submit]");
     stage.wait("the end of the choice", || {
         stage

@@ -110,6 +110,8 @@ fn pages_fit_on_a_phone_and_look_as_they_should() {
             .wait_until_navigated()
             .unwrap();
         if name == "result" {
+            let label = tab.find_element("label[for=all-keep]").unwrap();
+            label.click().unwrap();
             tab.find_element("button").unwrap().click().unwrap();
             tab.wait_for_element(".mark").unwrap();
         }

@@ -83,7 +83,6 @@ impl Fault {
 
     fn key(&self) -> &'static str {
         match self {
-            Self::BadForm(BadForm::NothingChosen) => "nothing-chosen",
             Self::BadForm(BadForm::NothingToRemember) => "nothing-to-remember",
             Self::BadForm(_) => "bad-request",
             Self::Refused(_) => "refused",
@@ -154,20 +153,23 @@ impl Pages {
         self.render(language, "front.html", context! {})
     }
 
-    /// The case, and the forms for what is open in it.
+    /// The case, and the forms for what is open in it. `suggested` is what a link in a mail has named, and chooses
+    /// nothing; `untouched` says that the form was sent as it stands, here and below.
     pub fn case(
         &self,
         language: Language,
         token: &str,
         case: &CaseView,
-        preselect: Option<Action>,
+        suggested: Option<Action>,
+        untouched: bool,
     ) -> String {
         self.render(
             language,
             "case.html",
             context! {
                 token,
-                preselect => Value::from(Serde(preselect)),
+                suggested => Value::from(Serde(suggested)),
+                untouched,
                 case => view::message(case, language),
                 open => view::recipients(case, |r| r.open),
                 sendable => case.recipients.iter().any(|r| r.open && r.may_send),
@@ -194,9 +196,19 @@ impl Pages {
     }
 
     /// All that waits for a sender, and the forms for it.
-    pub fn inbox(&self, language: Language, token: &str, inbox: &InboxView) -> String {
+    pub fn inbox(
+        &self,
+        language: Language,
+        token: &str,
+        inbox: &InboxView,
+        untouched: bool,
+    ) -> String {
         let inbox = view_inbox::inbox(inbox, language);
-        self.render(language, "sender.html", context! { token, inbox })
+        self.render(
+            language,
+            "sender.html",
+            context! { token, inbox, untouched },
+        )
     }
 
     /// What a decision about that did; `page` is where it was made.
@@ -220,9 +232,19 @@ impl Pages {
     }
 
     /// A remembered choice, in force or not.
-    pub fn consent(&self, language: Language, token: &str, consent: &ConsentView) -> String {
+    pub fn consent(
+        &self,
+        language: Language,
+        token: &str,
+        consent: &ConsentView,
+        untouched: bool,
+    ) -> String {
         let consent = view_inbox::consent(consent, language);
-        self.render(language, "consent.html", context! { token, consent })
+        self.render(
+            language,
+            "consent.html",
+            context! { token, consent, untouched },
+        )
     }
 
     /// Any page with a status of 400 and above. `back` is a path that is worth following again.

@@ -124,12 +124,35 @@ fn assert_accessible(page: &str) {
 
 #[test]
 fn an_ordinary_case() {
-    let page = pages().case(EN, TOKEN, &case(1), Some(Action::Keep));
+    let page = pages().case(EN, TOKEN, &case(1), Some(Action::Keep), false);
     assert_accessible(&page);
     insta::assert_snapshot!("case_with_one_recipient", page);
-    let page = pages().case(EN, TOKEN, &case(3), None);
+    let page = pages().case(EN, TOKEN, &case(3), None, false);
     assert_accessible(&page);
     insta::assert_snapshot!("case_with_three_recipients", page);
+}
+
+#[test]
+fn no_link_and_no_form_chooses_anything() {
+    for language in Language::all() {
+        for action in [Action::Send, Action::Delete, Action::Keep] {
+            for recipients in [1, 3] {
+                let page = pages().case(language, TOKEN, &case(recipients), Some(action), true);
+                assert_accessible(&page);
+                assert!(!page.contains(" checked"), "{page}");
+                assert_eq!(page.matches("choice suggested").count(), 1);
+                assert_eq!(page.matches("role=\"alert\"").count(), 1);
+            }
+        }
+        let page = pages().inbox(language, TOKEN, &inbox(3, 1), true);
+        assert_accessible(&page);
+        assert!(page.contains("role=\"alert\"") && !page.contains(" checked"));
+    }
+    // Sending is not suggested where it is not possible.
+    let mut view = case(1);
+    view.recipients[0].may_send = false;
+    let page = pages().case(EN, TOKEN, &view, Some(Action::Send), false);
+    assert!(!page.contains("You followed the link"), "{page}");
 }
 
 #[test]
@@ -144,7 +167,7 @@ fn every_state_failure_and_outcome_has_its_sentence() {
                 recipient.open = matches!(state, RecipientState::Open | RecipientState::Kept);
                 recipient.outcome = Some(*outcome);
                 for page in [
-                    pages().case(EN, TOKEN, &view, None),
+                    pages().case(EN, TOKEN, &view, None, false),
                     pages().result(EN, TOKEN, &view),
                 ] {
                     assert_accessible(&page);
@@ -155,7 +178,6 @@ fn every_state_failure_and_outcome_has_its_sentence() {
     }
     for fault in [
         Fault::BadForm(BadForm::Damaged),
-        Fault::BadForm(BadForm::NothingChosen),
         Fault::Refused(Refusal::NoSuchRecipient {
             who: "eve@plain.test".to_owned(),
         }),
@@ -218,18 +240,18 @@ fn inbox(messages: u64, page: u32) -> InboxView {
 fn the_page_of_a_sender() {
     for language in Language::all() {
         for (messages, page) in [(0, 1), (1, 1), (2, 1), (5000, 1), (5000, 50), (5000, 100)] {
-            let html = pages().inbox(language, TOKEN, &inbox(messages, page));
+            let html = pages().inbox(language, TOKEN, &inbox(messages, page), false);
             assert_accessible(&html);
             assert_eq!(html.contains("<form"), messages > 0);
             assert!(!html.contains("<3>") && !html.contains("49 messages"));
         }
     }
-    let html = pages().inbox(EN, TOKEN, &inbox(5000, 50));
+    let html = pages().inbox(EN, TOKEN, &inbox(5000, 50), false);
     assert!(html.contains("choice-1002-1") && html.contains("?page=51"));
     assert!(html.contains("There are 4988 more domains"));
     insta::assert_snapshot!(
         "sender_page_in_german",
-        pages().inbox(german(), TOKEN, &inbox(120, 2))
+        pages().inbox(german(), TOKEN, &inbox(120, 2), false)
     );
 }
 
@@ -259,11 +281,15 @@ fn what_became_of_many_decisions() {
 #[test]
 fn a_choice_is_remembered_only_where_that_is_offered() {
     let mut view = case(2);
-    assert!(!pages().case(EN, TOKEN, &view, None).contains("remember"));
+    assert!(
+        !pages()
+            .case(EN, TOKEN, &view, None, false)
+            .contains("remember")
+    );
     view.remember = vec![1, 7];
     view.recipients[1].domain = "other.test".to_owned();
     for language in Language::all() {
-        let html = pages().case(language, TOKEN, &view, None);
+        let html = pages().case(language, TOKEN, &view, None, false);
         assert_accessible(&html);
         // A form for all, and one for each.
         assert_eq!(html.matches("name=\"remember-days\"").count(), 2);
@@ -273,11 +299,15 @@ fn a_choice_is_remembered_only_where_that_is_offered() {
     view.recipients[0].may_remember = false;
     assert!(
         !pages()
-            .case(EN, TOKEN, &view, None)
+            .case(EN, TOKEN, &view, None, false)
             .contains("plain.test, other.test")
     );
     view.recipients[1].open = false;
-    assert!(!pages().case(EN, TOKEN, &view, None).contains("remember"));
+    assert!(
+        !pages()
+            .case(EN, TOKEN, &view, None, false)
+            .contains("remember")
+    );
     view.recipients[0].outcome = Some(Outcome::Released);
     view.remembered = vec![RememberedView {
         scope: Scope::Domain,
@@ -302,15 +332,19 @@ fn a_remembered_choice_can_be_ended_while_it_is_in_force() {
         uses: 2,
     };
     for language in Language::all() {
-        let html = pages().consent(language, TOKEN, &view);
+        let html = pages().consent(language, TOKEN, &view, false);
         assert_accessible(&html);
         assert!(html.contains("value=\"revoke\"") && !html.contains("<b>"));
     }
     view.in_force = false;
-    assert!(!pages().consent(EN, TOKEN, &view).contains("<form"));
-    assert!(pages().consent(EN, TOKEN, &view).contains("time was over"));
+    assert!(!pages().consent(EN, TOKEN, &view, false).contains("<form"));
+    assert!(
+        pages()
+            .consent(EN, TOKEN, &view, false)
+            .contains("time was over")
+    );
     view.ended = Some(moment(1_795_400_000));
-    let html = pages().consent(EN, TOKEN, &view);
+    let html = pages().consent(EN, TOKEN, &view, false);
     assert!(
         html.contains("It ended on Monday, 23 November 2026"),
         "{html}"
@@ -333,7 +367,7 @@ fn the_page_says_how_it_ended() {
                 .chain(["mixed"])
             {
                 view.closed = Some(closed.to_owned());
-                let html = pages().case(language, TOKEN, &view, None);
+                let html = pages().case(language, TOKEN, &view, None, false);
                 assert_accessible(&html);
                 assert!(html.contains("550 no such &lt;user&gt;"), "{html}");
             }
@@ -346,12 +380,12 @@ fn the_page_says_how_it_ended() {
     view.closed = Some("released".to_owned());
     insta::assert_snapshot!(
         "closed_case_in_german",
-        pages().case(german(), TOKEN, &view, None)
+        pages().case(german(), TOKEN, &view, None, false)
     );
     view.closed = Some("delivered".to_owned());
     assert!(
         pages()
-            .case(EN, TOKEN, &view, None)
+            .case(EN, TOKEN, &view, None, false)
             .contains("delivered securely after all")
     );
 }
@@ -374,7 +408,7 @@ fn hostile_text_is_inert() {
         zone: "{count}".to_owned(),
         ..moment(0)
     });
-    let page = pages().case(EN, TOKEN, &view, None);
+    let page = pages().case(EN, TOKEN, &view, None, false);
     assert_accessible(&page);
     assert!(!page.contains("49"), "a subject is no template");
     insta::assert_snapshot!("hostile_case", page);
@@ -387,7 +421,7 @@ fn an_empty_subject_and_an_unknown_date_are_named() {
     let mut view = case(1);
     view.subject = " \u{200B}".to_owned();
     view.retry_until = None;
-    let page = pages().case(EN, TOKEN, &view, None);
+    let page = pages().case(EN, TOKEN, &view, None, false);
     assert!(page.contains("(no subject)") && page.contains("not known"));
     assert!(!page.contains("until ."));
 }
@@ -413,7 +447,10 @@ fn a_broken_override_is_replaced_by_the_built_in_template() {
     ]));
     assert_eq!(own.front(EN), "<h1>helpdesk@sender.test</h1>");
     assert_eq!(own.style(), "h1{}");
-    assert!(own.case(EN, TOKEN, &case(1), None).contains("<fieldset>"));
+    assert!(
+        own.case(EN, TOKEN, &case(1), None, false)
+            .contains("<fieldset>")
+    );
 }
 
 #[test]
@@ -455,9 +492,9 @@ proptest! {
         view.recipients[0].outcome = Some(Outcome::Kept);
         let tags = |page: &str| page.matches('<').count();
         let plain = case(2);
-        let page = pages().case(EN, &token, &view, None);
+        let page = pages().case(EN, &token, &view, None, false);
         prop_assert!(page.contains("</html>"));
         let without_detail = tags(&page) + 8 * usize::from(crate::text::readable(&view.recipients[0].detail, 9).is_empty());
-        prop_assert_eq!(without_detail, tags(&pages().case(EN, &token, &plain, None)));
+        prop_assert_eq!(without_detail, tags(&pages().case(EN, &token, &plain, None, false)));
     }
 }

@@ -3,7 +3,7 @@
 //! Nothing is decoded or normalised: our links need neither, and `%2e%2e`, `//` or `%2F` then have no meaning that
 //! could differ from a proxy's.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use crate::web::form;
 use crate::web::protocol::Action;
@@ -28,8 +28,8 @@ pub enum Route {
     Show {
         /// Looks like a token; whether it is one the mover knows.
         token: String,
-        /// From `?choice=`: preselected, not done.
-        preselect: Option<Action>,
+        /// From `?choice=`: shown, not chosen.
+        suggested: Option<Action>,
     },
     /// POST `/c/TOKEN`: the form follows in the body.
     Decide {
@@ -108,7 +108,7 @@ fn linked(method: &str, reads: bool, path: &str, query: &str) -> Route {
         ("/r/", "POST") => Route::EndConsent { token },
         ("/c/", _) if reads => Route::Show {
             token,
-            preselect: preselect(query),
+            suggested: suggested(query),
         },
         ("/s/", _) if reads => Route::ShowSender {
             token,
@@ -139,7 +139,7 @@ fn is_token(text: &str) -> bool {
             .all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
 }
 
-fn preselect(query: &str) -> Option<Action> {
+fn suggested(query: &str) -> Option<Action> {
     url::form_urlencoded::parse(query.as_bytes())
         .find(|(name, _)| name == "choice")
         .and_then(|(_, value)| form::action(&value))
@@ -159,12 +159,20 @@ pub fn client<'a>(
     {
         return peer;
     }
-    forwarded_for
+    let last = forwarded_for
         .into_iter()
         .flat_map(|value| value.split(','))
-        .filter_map(|element| element.trim().parse::<IpAddr>().ok())
-        .last()
+        .last();
+    // One that can't be read may not give way to one that the client has made up.
+    last.and_then(|element| forwarded_address(element.trim()))
         .map_or(peer, |address| address.to_canonical())
+}
+
+/// An address, with a port or without: some proxies add one.
+fn forwarded_address(element: &str) -> Option<IpAddr> {
+    let with_port = || element.parse::<SocketAddr>().ok().map(|both| both.ip());
+    let in_brackets = || element.strip_prefix('[')?.strip_suffix(']')?.parse().ok();
+    element.parse().ok().or_else(with_port).or_else(in_brackets)
 }
 
 #[cfg(test)]
@@ -176,9 +184,9 @@ mod tests {
 
     #[test]
     fn get_shows_and_post_decides() {
-        let show = |preselect| Route::Show {
+        let show = |suggested| Route::Show {
             token: TOKEN.to_owned(),
-            preselect,
+            suggested,
         };
         assert_eq!(route("GET", "/c/AbCdEf0123456789-_"), show(None));
         assert_eq!(
@@ -346,7 +354,19 @@ mod tests {
             address(mapped, &["1.1.1.1", " 2001:db8::1 "]),
             "2001:db8::1"
         );
-        assert_eq!(address(proxy, &["203.0.113.5, unknown"]), "203.0.113.5");
+        // What the proxy itself has said last can't be read: what the client says does not stand in for it.
+        for last in ["unknown", "", "203.0.113.9:x", "é", "1.2.3.4 5.6.7.8"] {
+            let forwarded = format!("203.0.113.5, {last}");
+            assert_eq!(address(proxy, &[&forwarded]), "10.0.0.1", "{last}");
+            assert_eq!(address(proxy, &["203.0.113.5", last]), "10.0.0.1", "{last}");
+        }
+        for (last, expected) in [
+            ("192.0.2.7:443", "192.0.2.7"),
+            ("[2001:db8::7]:443", "2001:db8::7"),
+            ("[2001:db8::7]", "2001:db8::7"),
+        ] {
+            assert_eq!(address(proxy, &["203.0.113.5", last]), expected);
+        }
         assert_eq!(address(proxy, &["<script>", ""]), "10.0.0.1");
         assert_eq!(address(proxy, &[]), "10.0.0.1");
     }

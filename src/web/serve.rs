@@ -13,7 +13,7 @@ use crate::web::language::Language;
 use crate::web::mover_link::{MoverLink, Unanswered};
 use crate::web::origin::Origin;
 use crate::web::pages::{Fault, Pages};
-use crate::web::protocol::{Answer, Question, Settings};
+use crate::web::protocol::{Action, Answer, Question, Settings};
 use crate::web::reply::Reply;
 use crate::web::routes::{self, MAX_BODY, Route};
 use crate::web::{form, inbox_form};
@@ -99,35 +99,14 @@ impl Service {
             Route::Style => Reply::css(self.pages.style()),
             Route::Robots => Reply::text(200, "User-agent: *\nDisallow: /\n"),
             Route::Health => self.health(),
-            Route::Show { token, preselect } => {
-                let back = format!("/c/{token}");
-                match self.ask(Question::Show {
+            Route::Show { token, suggested } => reader.case(&token, suggested, Sent::Not),
+            Route::ShowSender { token, page } => reader.inbox(&token, page, Sent::Not),
+            Route::ShowConsent { token } => {
+                let question = Question::ShowConsent {
                     token: token.clone(),
-                }) {
-                    Ok(Answer::Case(case)) => {
-                        reader.html(200, self.pages.case(language, &token, &case, preselect))
-                    }
-                    other => reader.no_answer(other, &back),
-                }
+                };
+                reader.consent(&token, question, Sent::Not)
             }
-            Route::ShowSender { token, page } => {
-                let back = format!("/s/{token}");
-                match self.ask(Question::ShowSender {
-                    token: token.clone(),
-                    page,
-                }) {
-                    Ok(Answer::Inbox(inbox)) => {
-                        reader.html(200, self.pages.inbox(language, &token, &inbox))
-                    }
-                    other => reader.no_answer(other, &back),
-                }
-            }
-            Route::ShowConsent { token } => reader.consent(
-                &token,
-                Question::ShowConsent {
-                    token: token.clone(),
-                },
-            ),
             Route::Decide { token } => reader.decide(request, token),
             Route::DecideSender { token, page } => reader.decide_sender(request, token, page),
             Route::EndConsent { token } => reader.end_consent(request, token),
@@ -151,6 +130,31 @@ impl Service {
     }
 }
 
+/// A form sent as its page has it: it decides nothing, and the page is shown once more, with a hint.
+const UNTOUCHED: Fault = Fault::BadForm(form::BadForm::NothingChosen);
+
+/// Why a page with a form is shown.
+#[derive(Clone, Copy)]
+enum Sent {
+    /// Its form was not sent without a choice.
+    Not,
+    /// It was.
+    Untouched,
+}
+
+impl Sent {
+    fn untouched(self) -> bool {
+        matches!(self, Self::Untouched)
+    }
+
+    fn status(self) -> u16 {
+        match self {
+            Self::Not => 200,
+            Self::Untouched => 400,
+        }
+    }
+}
+
 /// Whoever reads what this request is answered with.
 struct Reader<'a> {
     service: &'a Service,
@@ -165,16 +169,46 @@ impl Reader<'_> {
             .with("Vary", "Accept-Language")
     }
 
+    fn case(&self, token: &str, suggested: Option<Action>, sent: Sent) -> Reply {
+        let question = Question::Show {
+            token: token.to_owned(),
+        };
+        let pages = &self.service.pages;
+        match self.service.ask(question) {
+            Ok(Answer::Case(case)) => self.html(
+                sent.status(),
+                pages.case(self.language, token, &case, suggested, sent.untouched()),
+            ),
+            other => self.no_answer(other, &format!("/c/{token}")),
+        }
+    }
+
+    fn inbox(&self, token: &str, page: u32, sent: Sent) -> Reply {
+        let question = Question::ShowSender {
+            token: token.to_owned(),
+            page,
+        };
+        let pages = &self.service.pages;
+        match self.service.ask(question) {
+            Ok(Answer::Inbox(inbox)) => self.html(
+                sent.status(),
+                pages.inbox(self.language, token, &inbox, sent.untouched()),
+            ),
+            other => self.no_answer(other, &format!("/s/{token}")),
+        }
+    }
+
     fn decide(&self, request: &mut Request, token: String) -> Reply {
         let back = format!("/c/{token}");
         let decision = match self.form(request, form::parse) {
             Ok(decision) => decision,
+            Err(UNTOUCHED) => return self.case(&token, None, Sent::Untouched),
             Err(fault) => return self.fault(&fault, Some(&back)),
         };
         let question = Question::Decide {
             token: token.clone(),
             decision,
-            client: self.client.to_string(),
+            client: self.client,
         };
         match self.service.ask(question) {
             Ok(Answer::Decided(case)) => {
@@ -188,12 +222,13 @@ impl Reader<'_> {
         let back = format!("/s/{token}?page={page}");
         let decision = match self.form(request, inbox_form::parse) {
             Ok(decision) => decision,
+            Err(UNTOUCHED) => return self.inbox(&token, page, Sent::Untouched),
             Err(fault) => return self.fault(&fault, Some(&back)),
         };
         let question = Question::DecideSender {
             token: token.clone(),
             decision,
-            client: self.client.to_string(),
+            client: self.client,
         };
         let pages = &self.service.pages;
         match self.service.ask(question) {
@@ -206,23 +241,30 @@ impl Reader<'_> {
     }
 
     fn end_consent(&self, request: &mut Request, token: String) -> Reply {
-        if let Err(fault) = self.form(request, form::parse_revoke) {
-            return self.fault(&fault, Some(&format!("/r/{token}")));
-        }
-        let client = self.client.to_string();
-        let question = Question::EndConsent {
-            token: token.clone(),
-            client,
+        let sent = match self.form(request, form::parse_revoke) {
+            Ok(()) => Sent::Not,
+            Err(UNTOUCHED) => Sent::Untouched,
+            Err(fault) => return self.fault(&fault, Some(&format!("/r/{token}"))),
         };
-        self.consent(&token, question)
+        let question = match sent {
+            Sent::Not => Question::EndConsent {
+                token: token.clone(),
+                client: self.client,
+            },
+            Sent::Untouched => Question::ShowConsent {
+                token: token.clone(),
+            },
+        };
+        self.consent(&token, question, sent)
     }
 
-    fn consent(&self, token: &str, question: Question) -> Reply {
+    fn consent(&self, token: &str, question: Question, sent: Sent) -> Reply {
+        let pages = &self.service.pages;
         match self.service.ask(question) {
-            Ok(Answer::Consent(consent)) => {
-                let pages = &self.service.pages;
-                self.html(200, pages.consent(self.language, token, &consent))
-            }
+            Ok(Answer::Consent(consent)) => self.html(
+                sent.status(),
+                pages.consent(self.language, token, &consent, sent.untouched()),
+            ),
             other => self.no_answer(other, &format!("/r/{token}")),
         }
     }

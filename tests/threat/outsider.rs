@@ -2,9 +2,13 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use posttls::case::store::{NewConsent, now_ms};
+use posttls::case::{Failure, Scope};
 use posttls::sandbox::Instance;
 
 use crate::common::{Stage, request};
+
+const ALICE: &str = "alice@sender.test";
 
 #[test]
 fn nothing_is_decided_or_told_without_the_link() {
@@ -12,6 +16,89 @@ fn nothing_is_decided_or_told_without_the_link() {
     whoever_follows_links_decides_nothing(&stage);
     another_site_is_not_let_in(&stage);
     no_log_names_a_link(&stage);
+}
+
+/// Some scanners send the forms that they find, as they find them.
+#[test]
+fn a_form_that_is_sent_as_it_stands_decides_nothing() {
+    let stage = Stage::new();
+    stage.configure("remember", "days", "30");
+    stage.restart();
+    let queue_id = stage.stuck_from(ALICE, &["bob@plain.test", "carol@plain.test"], "scanned");
+    let single = stage.stuck_from(ALICE, &["dan@plain.test"], "scanned, too");
+    let consent = NewConsent {
+        sender: ALICE.parse().expect("an address"),
+        scope: Scope::Domain,
+        target: "refuse.test".to_owned(),
+        failures: vec![Failure::Refused],
+        client: "192.0.2.7".to_owned(),
+        expires_at: now_ms() + 86_400_000,
+    };
+    let consent = stage.store().add_consent(&consent).expect("a consent");
+    let before = (stage.case(&queue_id), stage.case(&single));
+    let mut pages = vec![stage.sender_link(ALICE), stage.consent_link(consent)];
+    for case in [&queue_id, &single] {
+        let link = stage.case_link(case);
+        pages.extend(
+            ["", "?choice=send", "?choice=delete", "?choice=keep"]
+                .map(|query| format!("{link}{query}")),
+        );
+    }
+    let mut sent = 0;
+    for url in &pages {
+        let page = stage.get(url);
+        assert_eq!(page.status, 200, "{url}");
+        let forms = untouched(&page.body);
+        assert!(!forms.is_empty(), "{url}");
+        for (path, form) in forms {
+            let answer = stage.post(&format!("{}{path}", stage.sandbox.http()), &form);
+            assert_eq!(answer.status, 400, "{path} {form}: {answer:?}");
+            // The page again, with its forms, and what was missing.
+            assert!(
+                answer.body.contains("You have not chosen anything"),
+                "{answer:?}"
+            );
+            assert_eq!(untouched(&answer.body).len(), untouched(&page.body).len());
+            sent += 1;
+        }
+    }
+    assert_eq!(sent, 15);
+    assert_eq!((stage.case(&queue_id), stage.case(&single)), before);
+    assert_eq!(stage.store().consents(false).expect("consents").len(), 1);
+    for (case, to) in [(&queue_id, 2), (&single, 1)] {
+        stage.in_queue(case, "deferred");
+        assert_eq!(stage.pending(case).len(), to);
+    }
+}
+
+/// The forms of a page, and what a browser sends of each if nobody touches it: hidden fields, what is checked, and the
+/// first option of a list.
+fn untouched(page: &str) -> Vec<(String, String)> {
+    let attribute = |tag: &str, name: &str| {
+        let (_, rest) = tag.split_once(&format!("{name}=\""))?;
+        let value = rest.split('"').next()?;
+        Some(value.replace("&#x2f;", "/").replace("&amp;", "&"))
+    };
+    let mut forms = Vec::new();
+    for form in page.split("<form ").skip(1) {
+        let form = form.split("</form>").next().expect("its end");
+        let mut sent = url::form_urlencoded::Serializer::new(String::new());
+        for tag in form.split('<').skip(1) {
+            let tag = tag.split('>').next().expect("its end");
+            let goes = tag.starts_with("input")
+                && (tag.contains("type=\"hidden\"") || tag.contains(" checked"));
+            if let Some(name) = attribute(tag, "name").filter(|_| goes) {
+                sent.append_pair(&name, &attribute(tag, "value").unwrap_or_default());
+            }
+        }
+        for list in form.split("<select ").skip(1) {
+            let first = list.split("<option ").nth(1).expect("an option");
+            let name = attribute(list, "name").expect("a name");
+            sent.append_pair(&name, &attribute(first, "value").unwrap_or_default());
+        }
+        forms.push((attribute(form, "action").expect("a path"), sent.finish()));
+    }
+    forms
 }
 
 /// What looks at mail before, or instead of, its reader: mail scanners, previews, prefetching browsers.

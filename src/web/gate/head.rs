@@ -127,11 +127,15 @@ pub fn parse(octets: &[u8], peer: IpAddr, proxies: &[IpAddr]) -> Result<Head, Re
         }
         Some(_) => return Err(Refusal::Expectation),
     };
-    let forwarded = headers.texts("X-Forwarded-For");
+    // What is not ASCII makes its own element unreadable, and may not hide the ones beside it.
+    let forwarded: Vec<_> = headers
+        .all("X-Forwarded-For")
+        .map(String::from_utf8_lossy)
+        .collect();
     Ok(Head {
         method: method.to_owned(),
         target: target.to_owned(),
-        client: routes::client(peer, forwarded, proxies),
+        client: routes::client(peer, forwarded.iter().map(AsRef::as_ref), proxies),
         language: headers
             .texts("Accept-Language")
             .collect::<Vec<_>>()

@@ -37,6 +37,9 @@ fn a_forwarded_address_counts_only_from_a_trusted_proxy() {
     let client = |proxies: &[IpAddr]| parse(head.as_bytes(), PEER, proxies).unwrap().client;
     assert_eq!(client(&[]), PEER);
     assert_eq!(client(&[PEER]).to_string(), "203.0.113.5");
+    let head = "GET / HTTP/1.0\r\nX-Forwarded-For: 1.1.1.1\r\nX-Forwarded-For: \u{e9}, 203.0.113.5\r\n\r\n";
+    let client = parse(head.as_bytes(), PEER, &[PEER]).unwrap().client;
+    assert_eq!(client.to_string(), "203.0.113.5");
 }
 
 #[test]

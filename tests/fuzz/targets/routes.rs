@@ -60,11 +60,16 @@ fn asking(forwarded_for: &[&str]) {
     );
     assert_eq!(client(proxy, values(), &[]), proxy);
     let found = client(proxy, values(), &[proxy]);
+    // With or without a port.
     let named = |value: &str| {
-        value
-            .trim()
-            .parse::<IpAddr>()
-            .is_ok_and(|one| one.to_canonical() == found)
+        let value = value.trim();
+        let address = value.parse::<IpAddr>().ok();
+        let both = value.parse::<std::net::SocketAddr>().ok();
+        let bare = value.trim_start_matches('[').trim_end_matches(']');
+        let bare = bare.parse::<IpAddr>().ok();
+        let all = [address, both.map(|both| both.ip()), bare];
+        all.iter().flatten().any(|one| one.to_canonical() == found)
     };
-    assert!(found == proxy || values().flat_map(|value| value.split(',')).any(named));
+    let last = values().flat_map(|value| value.split(',')).last();
+    assert!(found == proxy || last.is_some_and(named));
 }
