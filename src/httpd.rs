@@ -47,6 +47,8 @@ pub fn main() -> Exit {
         Ok(arguments) => arguments,
         Err(exit) => return exit,
     };
+    // The mover starts us by another name (`mover::daemon`). One that can't be set is no reason to end.
+    let _ = rustix::thread::set_name(c"posttls-httpd");
     let result = if arguments.web_child {
         logging::start("posttls/web", "stderr");
         serve(&arguments.forbidden).map_err(|error| error.to_string())
@@ -64,7 +66,7 @@ pub fn main() -> Exit {
         Ok(()) => Exit::Ok,
         Err(text) => {
             error!("{text}");
-            eprintln!("posttls-httpd: {text}");
+            logging::to_stderr(&format!("posttls-httpd: {text}\n"));
             Exit::Failure
         }
     }
@@ -82,11 +84,17 @@ fn serve(forbidden: &[PathBuf]) -> Result<(), child::WebError> {
     confine::go_first();
     confine::close_inherited().map_err(child::WebError::Limit)?;
     privilege::prove_unprivileged(forbidden)?;
+    // After that there are none to be had.
+    let sockets = child::Sockets::make()?;
     let achieved = privilege::shut_in()?;
     info!("shut in: {achieved}");
     let mover = duplicate(io::stdin().as_fd().try_clone_to_owned())?;
     let listener = duplicate(io::stdout().as_fd().try_clone_to_owned())?;
-    child::run(UnixStream::from(mover), TcpListener::from(listener))
+    child::run(
+        UnixStream::from(mover),
+        TcpListener::from(listener),
+        sockets,
+    )
 }
 
 fn duplicate(descriptor: io::Result<OwnedFd>) -> Result<OwnedFd, child::WebError> {

@@ -15,7 +15,7 @@ use seccompiler::{
 /// Does the process open files?
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Files {
-    /// No file can be opened, made, renamed or removed, and no socket but a local one made.
+    /// No file can be opened, made, renamed or removed, and no socket made, connected, or sent from to an address.
     Closed,
     /// As far as users and Landlock let it.
     Open,
@@ -109,6 +109,18 @@ const FILES: &[i64] = &[
     libc::SYS_semget,
 ];
 
+/// With [`Files::Closed`] only: what a process could reach another one by that it has no socket to, such as a local one
+/// that everybody may write to (/dev/log, D-Bus). A filter sees no address in memory, so the calls go that could name
+/// one: `sendmsg` as well, as what we have can be written to.
+const SOCKETS: &[i64] = &[
+    libc::SYS_socket,
+    libc::SYS_socketpair,
+    libc::SYS_connect,
+    libc::SYS_bind,
+    libc::SYS_sendmsg,
+    libc::SYS_sendmmsg,
+];
+
 #[cfg(target_arch = "x86_64")]
 const FILES_HERE: &[i64] = &[
     libc::SYS_open,
@@ -131,10 +143,11 @@ const FILES_HERE: &[i64] = &[
 #[cfg(not(target_arch = "x86_64"))]
 const FILES_HERE: &[i64] = &[];
 
-/// A second table of the same calls, by another number (`__X32_SYSCALL_BIT`): some kernels have it. The five are those
-/// of ours that have a number of their own there: execve, ptrace, the two process_vm_ calls, execveat.
+/// A second table of the same calls, by another number (`__X32_SYSCALL_BIT`): some kernels have it. These are those of
+/// ours that have a number of their own there: execve, ptrace, the two process_vm_ calls, execveat, and for
+/// [`Files::Closed`] sendmsg and sendmmsg.
 #[cfg(target_arch = "x86_64")]
-const X32: (i64, &[i64]) = (0x4000_0000, &[520, 521, 539, 540, 545]);
+const X32: (i64, &[i64], &[i64]) = (0x4000_0000, &[520, 521, 539, 540, 545], &[518, 538]);
 
 /// Refuses them for good. `false` when this kernel or processor has no such filter.
 pub(super) fn forbid(files: Files) -> io::Result<bool> {
@@ -146,7 +159,8 @@ pub(super) fn forbid(files: Files) -> io::Result<bool> {
     let unknown = SeccompAction::Errno(libc::ENOSYS as u32);
     let clone3 = BTreeMap::from([(libc::SYS_clone3, Vec::new())]);
     for (rules, action) in [(clone3, unknown), (rules(files)?, refused)] {
-        let filter = SeccompFilter::new(everywhere(rules), SeccompAction::Allow, action, arch);
+        let filter =
+            SeccompFilter::new(everywhere(rules, files), SeccompAction::Allow, action, arch);
         let program: BpfProgram = filter
             .and_then(BpfProgram::try_from)
             .map_err(io::Error::other)?;
@@ -170,18 +184,28 @@ fn rules(files: Files) -> io::Result<Rules> {
     let mut rules: Rules = BTreeMap::new();
     let always = NEVER.iter().chain(NEVER_HERE);
     rules.extend(always.map(|call| (*call, Vec::new())));
-    let local = libc::AF_UNIX;
-    let sockets: &[i32] = match files {
+    match files {
         Files::Closed => {
-            let calls = FILES.iter().chain(FILES_HERE);
+            let calls = FILES.iter().chain(FILES_HERE).chain(SOCKETS);
             rules.extend(calls.map(|call| (*call, Vec::new())));
-            &[local]
+            // An address beside what is sent, and "connect while sending" without one (MSG_FASTOPEN).
+            let addressed = SeccompCondition::new(4, SeccompCmpArgLen::Qword, SeccompCmpOp::Ne, 0);
+            let fast = libc::MSG_FASTOPEN as u64;
+            let fast = condition(3, SeccompCmpOp::MaskedEq(fast), fast);
+            rules.insert(libc::SYS_sendto, vec![rule([addressed])?, rule([fast])?]);
         }
-        // Netlink: how the C library learns which addresses the host has.
-        Files::Open => &[local, libc::AF_INET, libc::AF_INET6, libc::AF_NETLINK],
-    };
-    let other_sockets = sockets.iter().map(|family| unlike(0, *family as u64));
-    rules.insert(libc::SYS_socket, vec![rule(other_sockets)?]);
+        Files::Open => {
+            // Netlink: how the C library learns which addresses the host has.
+            let families = [
+                libc::AF_UNIX,
+                libc::AF_INET,
+                libc::AF_INET6,
+                libc::AF_NETLINK,
+            ];
+            let others = families.iter().map(|family| unlike(0, *family as u64));
+            rules.insert(libc::SYS_socket, vec![rule(others)?]);
+        }
+    }
     // Threads, yes; processes, no.
     let thread = libc::CLONE_THREAD as u64;
     let process = condition(0, SeccompCmpOp::MaskedEq(thread), 0);
@@ -220,18 +244,21 @@ fn rule(
 }
 
 #[cfg(target_arch = "x86_64")]
-fn everywhere(mut rules: Rules) -> Rules {
-    let (bit, own) = X32;
+fn everywhere(mut rules: Rules, files: Files) -> Rules {
+    let (bit, own, closed) = X32;
     let again: Vec<(i64, Vec<SeccompRule>)> = rules
         .iter()
         .map(|(call, rules)| (call | bit, rules.clone()))
         .collect();
     rules.extend(again);
     rules.extend(own.iter().map(|call| (call | bit, Vec::new())));
+    if files == Files::Closed {
+        rules.extend(closed.iter().map(|call| (call | bit, Vec::new())));
+    }
     rules
 }
 
 #[cfg(not(target_arch = "x86_64"))]
-fn everywhere(rules: Rules) -> Rules {
+fn everywhere(rules: Rules, _files: Files) -> Rules {
     rules
 }

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use crate::web::gate::{self, Limits};
+use crate::web::gate::{self, Limits, Reserve};
 use crate::web::mover_link::MoverLink;
 pub use crate::web::privilege::prove_unprivileged;
 use crate::web::serve::Service;
@@ -40,30 +40,69 @@ pub enum WebError {
     /// No request is answered any more.
     #[error("as many requests as can be answered at once have hung for good")]
     Stuck,
+    /// Faults have used up the connections to tiny_http.
+    #[error("so many requests have ended by a fault that few can be answered at once")]
+    Worn,
     /// A fault of ours.
     #[error("the thread that listens to the mover has ended by a fault")]
     Fault,
+}
+
+/// All the sockets that this process makes itself: they come before it gives up making any.
+pub struct Sockets {
+    reserve: Reserve,
+    stop: (UnixStream, UnixStream),
+}
+
+impl Sockets {
+    /// Makes them.
+    ///
+    /// # Errors
+    /// When one can't be made.
+    pub fn make() -> Result<Self, WebError> {
+        Self::within(&Limits::default())
+    }
+
+    fn within(limits: &Limits) -> Result<Self, WebError> {
+        let reserve = Reserve::make(limits.under_way + limits.spare);
+        Ok(Self {
+            reserve: reserve.map_err(WebError::Listener)?,
+            stop: UnixStream::pair().map_err(WebError::Listener)?,
+        })
+    }
 }
 
 /// Serves on `listener` until the mover ends the stream. Call [`prove_unprivileged`] first: this reports ready.
 ///
 /// # Errors
 /// When the process can't serve any more; it must then end, and be replaced.
-pub fn run(mover: UnixStream, listener: TcpListener) -> Result<(), WebError> {
-    run_with(mover, listener, Limits::default())
+pub fn run(mover: UnixStream, listener: TcpListener, sockets: Sockets) -> Result<(), WebError> {
+    run_with(mover, listener, sockets, Limits::default())
 }
 
-fn run_with(mover: UnixStream, listener: TcpListener, limits: Limits) -> Result<(), WebError> {
+fn run_with(
+    mover: UnixStream,
+    listener: TcpListener,
+    sockets: Sockets,
+    limits: Limits,
+) -> Result<(), WebError> {
     let (link, settings) = MoverLink::greet(mover).map_err(WebError::Mover)?;
     let link = Arc::new(link);
     let service = Arc::new(Service::new(&settings, Arc::clone(&link)));
-    let (stop, stopped) = UnixStream::pair().map_err(WebError::Listener)?;
+    let (stop, stopped) = sockets.stop;
     let answers = thread::spawn(move || {
         let result = link.hand_out_answers();
         drop(stop);
         result
     });
-    gate::run(listener, &service, stopped, limits, FAREWELL)?;
+    gate::run(
+        listener,
+        &service,
+        stopped,
+        sockets.reserve,
+        limits,
+        FAREWELL,
+    )?;
     match answers.join() {
         Ok(result) => result.map_err(WebError::Mover),
         Err(_) => Err(WebError::Fault),
@@ -83,7 +122,8 @@ mod tests {
         let (mover, child) = UnixStream::pair().unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
-        let child = thread::spawn(move || run_with(child, listener, limits));
+        let sockets = Sockets::within(&limits).unwrap();
+        let child = thread::spawn(move || run_with(child, listener, sockets, limits));
         let welcome = Answer::Welcome(Box::new(Settings {
             admin_contact: String::new(),
             trusted_proxies: Vec::new(),

@@ -1,6 +1,10 @@
 //! The fences around our processes, as the system sees them from outside, and as they feel from inside.
 
-use std::fs;
+use std::fs::{self, Permissions};
+use std::os::fd::OwnedFd;
+use std::os::linux::net::SocketAddrExt as _;
+use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::net::{SocketAddr, UnixDatagram, UnixListener};
 use std::os::unix::process::CommandExt as _;
 use std::process::Command;
 
@@ -111,8 +115,10 @@ fn from_inside_nothing_is_within_reach(stage: &Stage) {
     let config = stage.config();
     let smtp = stage.sandbox.description()["encrypt"]["smtp"].clone();
     let file = crate::deferred(stage, &queue_id);
+    let everybodys = everybodys_sockets(stage);
     let task = format!(
-        "secret {}\nsecret {}\nsecret {}\nsecret {}\nopen /etc/passwd\nopen {}\nconnect {}\nprocess {mover}\nprocess {web}\nprocess 1\n",
+        "{}secret {}\nsecret {}\nsecret {}\nsecret {}\nopen /etc/passwd\nopen {}\nconnect {}\nprocess {mover}\nprocess {web}\nprocess 1\n",
+        everybodys.0,
         config.store.path.display(),
         config.link.key_file.display(),
         stage.sandbox.config_file().display(),
@@ -148,4 +154,28 @@ fn from_inside_nothing_is_within_reach(stage: &Stage) {
     assert!(output.status.success(), "{said}{errors}");
     assert!(said.contains("everything was tried"), "{said}");
     println!("{said}");
+}
+
+/// Local sockets that everybody may write to: connected and not, with a file and without. Also kept: the other ends.
+fn everybodys_sockets(stage: &Stage) -> (String, Vec<OwnedFd>) {
+    let (stream, datagram) = (stage.dir().join("everybodys"), stage.dir().join("log"));
+    let mut ends: Vec<OwnedFd> = vec![
+        UnixListener::bind(&stream).expect("a socket").into(),
+        UnixDatagram::bind(&datagram).expect("a socket").into(),
+    ];
+    for path in [&stream, &datagram] {
+        fs::set_permissions(path, Permissions::from_mode(0o777)).expect("a mode");
+    }
+    let mut names = vec![stream.display().to_string(), datagram.display().to_string()];
+    for (number, connected) in [true, false].into_iter().enumerate() {
+        let name = format!("posttls-test-{}-{number}", std::process::id());
+        let address = SocketAddr::from_abstract_name(&name).expect("a name");
+        ends.push(match connected {
+            true => UnixListener::bind_addr(&address).expect("a socket").into(),
+            false => UnixDatagram::bind_addr(&address).expect("a socket").into(),
+        });
+        names.push(format!("@{name}"));
+    }
+    let lines = names.iter().map(|name| format!("local {name}\n"));
+    (lines.collect(), ends)
 }

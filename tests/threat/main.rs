@@ -8,6 +8,7 @@
 mod common;
 
 mod forwarded;
+mod growth;
 mod inside;
 mod limits;
 mod local;
@@ -15,6 +16,7 @@ mod outsider;
 #[path = "../common/programs.rs"]
 mod programs;
 mod recipient;
+mod sockets;
 mod unit;
 mod web_child;
 

@@ -18,7 +18,7 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use posttls::case::Failure;
-use posttls::web::child::{WebError, run};
+use posttls::web::child::{Sockets, WebError, run};
 use posttls::web::protocol::*;
 
 pub const TOKEN: &str = "AbCdEf0123456789-_";
@@ -50,7 +50,8 @@ impl Stage {
         let (mover, child) = UnixStream::pair().unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
-        let child = thread::spawn(move || run(child, listener));
+        let sockets = Sockets::make().expect("sockets");
+        let child = thread::spawn(move || run(child, listener, sockets));
         let asked = listen(&mover, script);
         Self {
             address,

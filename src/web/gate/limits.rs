@@ -23,6 +23,8 @@ pub(crate) struct Limits {
     pub(crate) memory: usize,
     /// Requests under way.
     pub(crate) under_way: usize,
+    /// Connections to tiny_http that can replace one that a fault has ended: the process can make no more.
+    pub(crate) spare: usize,
     /// Requests of one client (one address, as a trusted proxy tells it) under way.
     pub(crate) under_way_of_one: usize,
 }
@@ -39,6 +41,7 @@ impl Default for Limits {
             unfinished_of_one: 128,
             memory: 64 * 1024 * 1024,
             under_way: 32,
+            spare: 96,
             under_way_of_one: 24,
         }
     }

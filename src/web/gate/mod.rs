@@ -8,7 +8,7 @@
 //!
 //! `incoming` and `head` read a request, `answer` an answer, `places` says who is given up when places run out, and `line`
 //! whose turn it is: these are pure. `clients` are the connections from outside, `slots` those to tiny_http (`slot` is
-//! one), and `serve` moves requests and answers between them.
+//! one, `reserve` has those that are not used yet), and `serve` moves requests and answers between them.
 
 pub mod answer;
 #[cfg(feature = "programs")]
@@ -22,6 +22,8 @@ mod line;
 #[cfg(feature = "programs")]
 mod places;
 #[cfg(feature = "programs")]
+mod reserve;
+#[cfg(feature = "programs")]
 mod serve;
 #[cfg(feature = "programs")]
 mod slot;
@@ -32,5 +34,7 @@ mod slots;
 pub(crate) use self::head::{CLIENT, Refusal};
 #[cfg(feature = "programs")]
 pub(crate) use self::limits::Limits;
+#[cfg(feature = "programs")]
+pub use self::reserve::Reserve;
 #[cfg(feature = "programs")]
 pub(crate) use self::serve::run;

@@ -19,6 +19,7 @@ use super::head::Refusal;
 use super::incoming::Whole;
 use super::limits::Limits;
 use super::line::Line;
+use super::reserve::Reserve;
 use super::slots::{Done, Slots};
 use crate::web::child::WebError;
 use crate::web::serve::Service;
@@ -36,6 +37,8 @@ const ACCEPTED_AT_ONCE: usize = 64;
 const OTHER_DESCRIPTORS: usize = 64;
 /// Descriptors of a slot, tiny_http's included.
 const SLOT_DESCRIPTORS: usize = 6;
+/// Descriptors of a connection to tiny_http that is not in use.
+const SPARE_DESCRIPTORS: usize = 2;
 /// Connections that the kernel holds for us while we are busy, or are replaced.
 const BACKLOG: i32 = 1024;
 /// At most so often the log tells of connections given up.
@@ -49,10 +52,11 @@ pub(crate) fn run(
     listener: TcpListener,
     service: &Arc<Service>,
     stop: UnixStream,
+    reserve: Reserve,
     limits: Limits,
     farewell: Duration,
 ) -> Result<(), WebError> {
-    Gate::new(listener, service, stop, limits)
+    Gate::new(listener, service, stop, reserve, limits)
         .map_err(WebError::Listener)?
         .run(farewell)
 }
@@ -79,9 +83,12 @@ impl Gate {
         listener: TcpListener,
         service: &Arc<Service>,
         stop: UnixStream,
+        reserve: Reserve,
         mut limits: Limits,
     ) -> io::Result<Self> {
-        let reserved = OTHER_DESCRIPTORS + SLOT_DESCRIPTORS * limits.under_way;
+        let reserved = OTHER_DESCRIPTORS
+            + SLOT_DESCRIPTORS * limits.under_way
+            + SPARE_DESCRIPTORS * limits.spare;
         if let Some(most) = getrlimit(Resource::Nofile).current {
             let most = usize::try_from(most).unwrap_or(usize::MAX);
             limits.connections = limits.connections.min(most.saturating_sub(reserved)).max(1);
@@ -96,6 +103,7 @@ impl Gate {
         let mut slots = Slots::new(
             Arc::clone(&poll),
             Arc::clone(service),
+            reserve,
             limits.under_way,
             limits.work_time,
         );
@@ -288,6 +296,8 @@ impl Gate {
         }
         if let Err(error) = self.slots.fill(&mut self.last) {
             log::warn!("a connection to tiny_http can't be opened, trying again: {error}");
+        } else if self.slots.are_worn() {
+            return Err(WebError::Worn);
         }
         if self.paused && !self.stopping {
             let listener = EventData::new_u64(LISTENER);

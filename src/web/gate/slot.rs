@@ -1,9 +1,6 @@
 //! The only way to tiny_http: connections of our own, on each of which it sees one whole, well-formed request at a time.
 //!
-//! tiny_http takes connections from a listening socket and from nowhere else. Each of ours has a Unix socket of its own,
-//! without a file and under a random name, that has room for a single connection; ours is in it before tiny_http hears of
-//! it, and then the socket is closed to all others. So no local user can speak to tiny_http past the gate. Each
-//! connection also has a tiny_http server and a thread of its own: a fault in one costs one request.
+//! Each connection ([`super::reserve`]) has a tiny_http server and a thread of its own: a fault in one costs one request.
 
 use std::io::{self, Read as _, Write as _};
 use std::mem::ManuallyDrop;
@@ -14,16 +11,13 @@ use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::Instant;
 
-use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use tiny_http::Server;
 
 use super::answer::Answer;
 use super::incoming::Whole;
+use super::reserve::Connection;
 use crate::web::origin::Origin;
 use crate::web::serve::Service;
-
-/// Names that are tried for a socket: only a stranger who is as quick as we are can take one.
-const ATTEMPTS: usize = 10;
 
 /// One connection to tiny_http.
 pub(crate) struct Slot {
@@ -52,12 +46,12 @@ struct Serving {
 }
 
 impl Slot {
-    /// Connects, and starts the thread that answers.
+    /// Starts the thread that answers on this connection.
     ///
     /// # Errors
-    /// When there is no socket or no thread to be had.
-    pub(crate) fn open(service: &Arc<Service>) -> io::Result<Self> {
-        let (stream, listener) = connection()?;
+    /// When there is no descriptor or no thread to be had.
+    pub(crate) fn open(connection: Connection, service: &Arc<Service>) -> io::Result<Self> {
+        let Connection { stream, listener } = connection;
         let server = Arc::new(Serving::default());
         let (serving, service) = (Arc::clone(&server), Arc::clone(service));
         let hangs_up = HangsUp(stream.try_clone()?);
@@ -169,84 +163,5 @@ fn serve(serving: &Serving, listener: UnixListener, service: &Service) {
         if let Ok(request) = server.recv() {
             service.answer(request);
         }
-    }
-}
-
-/// Our end of a connection, and the socket in which the other end waits to be accepted: nobody else's ever will.
-fn connection() -> io::Result<(UnixStream, UnixListener)> {
-    let mut last = io::Error::other("no name is free");
-    for _ in 0..ATTEMPTS {
-        match try_connection() {
-            Ok((stream, listener, _)) => return Ok((stream, listener)),
-            // Somebody was there before us.
-            Err(error) if is_taken(&error) => last = error,
-            Err(error) => return Err(error),
-        }
-    }
-    Err(last)
-}
-
-fn is_taken(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        io::ErrorKind::WouldBlock | io::ErrorKind::AddrInUse
-    )
-}
-
-fn try_connection() -> io::Result<(UnixStream, UnixListener, SocketAddrUnix)> {
-    let mut name = [0u8; 16];
-    getrandom::fill(&mut name).map_err(io::Error::other)?;
-    let address = SocketAddrUnix::new_abstract_name(&name)?;
-    let socket = |flags| {
-        let flags = flags | SocketFlags::CLOEXEC;
-        rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)
-    };
-    let listener = socket(SocketFlags::empty())?;
-    rustix::net::bind(&listener, &address)?;
-    // A backlog of nought is room for one (unix(7): a connection waits while there are not more than the backlog).
-    rustix::net::listen(&listener, 0)?;
-    let stream = socket(SocketFlags::NONBLOCK)?;
-    rustix::net::connect(&stream, &address)?;
-    rustix::net::shutdown(&listener, rustix::net::Shutdown::Both)?;
-    Ok((stream.into(), listener.into(), address))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn nobody_else_can_connect() {
-        let (mut ours, listener, address) = try_connection().unwrap();
-        let stranger = || {
-            let flags = SocketFlags::NONBLOCK;
-            let socket =
-                rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None);
-            rustix::net::connect(socket.unwrap(), &address)
-        };
-        assert_eq!(stranger(), Err(rustix::io::Errno::CONNREFUSED));
-        let (mut theirs, _) = listener.accept().unwrap();
-        assert_eq!(stranger(), Err(rustix::io::Errno::CONNREFUSED));
-        assert!(listener.accept().is_err(), "there is one connection");
-        ours.write_all(b"hello").unwrap();
-        let mut said = [0; 5];
-        theirs.read_exact(&mut said).unwrap();
-        assert_eq!(&said, b"hello");
-    }
-
-    #[test]
-    fn there_is_room_for_one_only() {
-        let address = SocketAddrUnix::new_abstract_name(&std::process::id().to_be_bytes()).unwrap();
-        let socket = || {
-            let flags = SocketFlags::NONBLOCK;
-            rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None).unwrap()
-        };
-        let listener = socket();
-        rustix::net::bind(&listener, &address).unwrap();
-        rustix::net::listen(&listener, 0).unwrap();
-        let (first, second) = (socket(), socket());
-        rustix::net::connect(&first, &address).unwrap();
-        let refused = rustix::net::connect(&second, &address).map_err(io::Error::from);
-        assert!(is_taken(&refused.unwrap_err()), "and we would hear of it");
     }
 }

@@ -10,6 +10,7 @@ use rustix::event::epoll::{self, EventData, EventFlags};
 
 use super::answer::Answer;
 use super::incoming::Whole;
+use super::reserve::Reserve;
 use super::slot::{Errand, Slot};
 use crate::web::origin::Origin;
 use crate::web::serve::Service;
@@ -26,6 +27,7 @@ pub(crate) struct Done {
 pub(crate) struct Slots {
     poll: Arc<OwnedFd>,
     service: Arc<Service>,
+    reserve: Reserve,
     all: HashMap<u64, Slot>,
     idle: Vec<u64>,
     most: usize,
@@ -38,12 +40,14 @@ impl Slots {
     pub(crate) fn new(
         poll: Arc<OwnedFd>,
         service: Arc<Service>,
+        reserve: Reserve,
         most: usize,
         patience: Duration,
     ) -> Self {
         Self {
             poll,
             service,
+            reserve,
             all: HashMap::new(),
             idle: Vec::new(),
             most,
@@ -52,14 +56,17 @@ impl Slots {
         }
     }
 
-    /// Opens those that are missing, under numbers from `next` on. They stay open: a request must not wait for a
-    /// descriptor or a thread.
+    /// Opens those that are missing, as far as the reserve goes, under numbers from `next` on. They stay open: a request
+    /// must not wait for a descriptor or a thread.
     ///
     /// # Errors
     /// When one can't be opened; the others serve.
     pub(crate) fn fill(&mut self, next: &mut u64) -> io::Result<()> {
         while self.all.len() < self.most {
-            let slot = Slot::open(&self.service)?;
+            let Some(connection) = self.reserve.take() else {
+                return Ok(());
+            };
+            let slot = Slot::open(connection, &self.service)?;
             *next += 1;
             epoll::add(&self.poll, &slot, EventData::new_u64(*next), EventFlags::IN)?;
             self.all.insert(*next, slot);
@@ -71,6 +78,11 @@ impl Slots {
     /// Can a request be carried out now?
     pub(crate) fn is_free(&self) -> bool {
         !self.idle.is_empty()
+    }
+
+    /// Are fewer than half of them left, as faults have used up the reserve?
+    pub(crate) fn are_worn(&self) -> bool {
+        self.all.len() * 2 < self.most
     }
 
     /// Is this a slot's number?
