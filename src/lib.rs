@@ -20,6 +20,8 @@
 //! [`courier`], then [`case`], [`notify`], [`link`] and [`postfix`], then [`config`] and [`exit`]. [`address`] and
 //! [`text`] make what comes from strangers safe, once, at the border. [`sandbox`] is for demo, tests and benchmarks.
 #![forbid(unsafe_code)]
+// These panic where nobody reads or no space is left; see `logging::to_stderr`.
+#![cfg_attr(not(test), deny(clippy::print_stdout, clippy::print_stderr))]
 
 pub mod address;
 #[cfg(feature = "programs")]

@@ -59,6 +59,13 @@ pub fn start(program: &'static str, target: &str) {
     }
 }
 
+/// Says something on standard error, if that can be said: logging never ends a program, as `eprint!` would when there is
+/// nobody to read or no space to write.
+pub fn to_stderr(text: &str) {
+    // There is nowhere left to complain.
+    let _ = std::io::stderr().lock().write_all(text.as_bytes());
+}
+
 impl Log for Logger {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
         // Libraries keep their own counsel.
@@ -92,7 +99,7 @@ impl Log for Logger {
             Sink::Stderr => false,
         };
         if !written {
-            eprint!("{}", self.stamped(&line));
+            to_stderr(&self.stamped(&line));
         }
     }
 

@@ -149,7 +149,7 @@ pub fn main() -> Exit {
         Command::Demo(options) => demo::run(options),
     };
     done.unwrap_or_else(|error| {
-        eprintln!("posttls: {}", error.text);
+        crate::logging::to_stderr(&format!("posttls: {}\n", error.text));
         error.exit
     })
 }

@@ -124,7 +124,7 @@ fn deliver(arguments: &DeliverArguments) -> Exit {
     match sandbox::deliver(&target, io::stdin().lock()) {
         Ok(_) => Exit::Ok,
         Err(error) => {
-            eprintln!("cannot deliver: {error}");
+            crate::logging::to_stderr(&format!("cannot deliver: {error}\n"));
             Exit::TryAgain
         }
     }

@@ -54,7 +54,7 @@ pub fn main() -> Exit {
     };
     // spawn(8) has made standard error the connection, too: a word there would be taken for an answer.
     if let Err(error) = silence_standard_error() {
-        eprintln!("cannot open /dev/null: {error}");
+        logging::to_stderr(&format!("cannot open /dev/null: {error}\n"));
         return Exit::Failure;
     }
     abort_on_panic();

@@ -100,7 +100,7 @@ pub fn main() -> Exit {
         Ok(()) => Exit::Ok,
         Err(trouble) => {
             // pipe(8) puts standard error into the log and into `mailq`.
-            eprintln!("{trouble}");
+            logging::to_stderr(&format!("{trouble}\n"));
             error!(
                 "{}: notice kept by Postfix for another try: {trouble}",
                 arguments.queue_id

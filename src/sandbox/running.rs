@@ -303,7 +303,7 @@ impl Drop for Sandbox {
         if self.stop_on_drop {
             self.stop_httpd();
             if let Err(error) = down(&self.dir, false) {
-                eprintln!("posttls sandbox: {error}");
+                crate::logging::to_stderr(&format!("posttls sandbox: {error}\n"));
             }
         }
     }

@@ -16,6 +16,7 @@ mod key;
 mod kit;
 mod locked;
 mod mail_server;
+mod mute;
 mod races;
 mod stopped;
 mod tools;
