@@ -3,7 +3,8 @@
 
 mod common;
 
-use std::fs;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -48,16 +49,16 @@ impl Daemon<'_> {
     }
 
     fn web(&self) -> u32 {
+        self.child("posttls-httpd (web)")
+    }
+
+    fn child(&self, name: &str) -> u32 {
         let mover = self.mover();
-        self.0.wait("a web child", || {
-            let found: Vec<u32> = children(mover)
-                .into_iter()
-                .filter(|pid| {
-                    fs::read(format!("/proc/{pid}/cmdline"))
-                        .is_ok_and(|line| line.starts_with(b"posttls-httpd (web)"))
-                })
-                .collect();
-            found.first().copied()
+        self.0.wait(name, || {
+            children(mover).into_iter().find(|pid| {
+                fs::read(format!("/proc/{pid}/cmdline"))
+                    .is_ok_and(|line| line.starts_with(name.as_bytes()))
+            })
         })
     }
 }
@@ -89,6 +90,43 @@ fn a_killed_web_child_is_replaced_at_once() {
         );
         assert_ne!(daemon.web(), web);
         assert_eq!(daemon.mover(), mover);
+    }
+    assert_eq!(stage.post(&link, "action=send").status, 200);
+    stage.arrival("bob@plain.test");
+}
+
+/// The file of a program may be another one by now, or none.
+#[test]
+fn after_an_upgrade_children_are_of_the_version_that_runs() {
+    let stage = Stage::new();
+    let daemon = Daemon(&stage);
+    let (_, link) = stage.stuck(&["bob@plain.test"], "upgrade");
+    let program = stage.sandbox.program("posttls-httpd");
+    let file = |pid: u32| {
+        let found = fs::metadata(format!("/proc/{pid}/exe")).expect("a program");
+        (found.dev(), found.ino())
+    };
+    let running = file(daemon.mover());
+    for removed in [false, true] {
+        if removed {
+            fs::remove_file(&program).expect("a removal");
+        } else {
+            let next = stage.dir().join("next");
+            fs::write(&next, "#!/bin/sh\nexit 9\n").expect("a program");
+            fs::set_permissions(&next, Permissions::from_mode(0o755)).expect("a mode");
+            fs::rename(&next, &program).expect("a new version");
+        }
+        for name in ["posttls-httpd (web)", "posttls-httpd (courier)"] {
+            let before = daemon.child(name);
+            signal(before, Signal::KILL);
+            let after = stage.wait("another child", || {
+                Some(daemon.child(name)).filter(|pid| *pid != before)
+            });
+            assert_eq!(file(after), running, "{name}");
+            let called = fs::read_to_string(format!("/proc/{after}/comm")).expect("a name");
+            assert_eq!(called, "posttls-httpd\n");
+        }
+        assert_eq!(stage.get(&link).status, 200);
     }
     assert_eq!(stage.post(&link, "action=send").status, 200);
     stage.arrival("bob@plain.test");

@@ -4,7 +4,7 @@
 
 use std::fs::{self, File, Permissions};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -13,6 +13,8 @@ use std::time::Duration;
 
 use log::{error, warn};
 use rustix::fs::{FlockOperation, flock};
+use rustix::net::sockopt::socket_peercred;
+use rustix::process::geteuid;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -83,6 +85,17 @@ pub enum ControlError {
         /// Why.
         source: io::Error,
     },
+    /// Others could put something in the place of what is in it.
+    #[error(
+        "{path}: {what}; mover.run_dir must be a directory of root's own, no symbolic link, that nobody else can write \
+         to: name one for PostTLS alone, which it makes itself when there is none"
+    )]
+    Unsafe {
+        /// The directory.
+        path: PathBuf,
+        /// What is wrong with it.
+        what: String,
+    },
     /// Another mover holds the lock.
     #[error(
         "{0}: another mover works on these queues (posttls-httpd, or an admin's command); stop it first"
@@ -93,6 +106,47 @@ pub enum ControlError {
 /// Says that this process is the only mover, for as long as it lives.
 pub struct Lock {
     _directory: File,
+}
+
+/// Makes `run_dir` if there is none. One that is there is looked at and never changed: it may be any directory of the
+/// system, by a mistake in the configuration.
+fn own_directory(run_dir: &Path) -> Result<(), ControlError> {
+    let fault = |doing| {
+        move |source| ControlError::File {
+            path: run_dir.to_owned(),
+            doing,
+            source,
+        }
+    };
+    let unsafe_as = |what: String| ControlError::Unsafe {
+        path: run_dir.to_owned(),
+        what,
+    };
+    let found = match fs::symlink_metadata(run_dir) {
+        Ok(found) => found,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            fs::DirBuilder::new()
+                .recursive(true)
+                .mode(0o700)
+                .create(run_dir)
+                .map_err(fault("create the directory"))?;
+            fs::symlink_metadata(run_dir).map_err(fault("look at the directory"))?
+        }
+        Err(error) => return Err(fault("look at the directory")(error)),
+    };
+    let (own, mode) = (geteuid().as_raw(), found.mode() & 0o7777);
+    if !found.is_dir() {
+        return Err(unsafe_as("not a directory".to_owned()));
+    }
+    if found.uid() != own {
+        return Err(unsafe_as(format!("owned by user number {}", found.uid())));
+    }
+    if mode & 0o022 != 0 {
+        return Err(unsafe_as(format!(
+            "mode {mode:04o}, so others can write to it"
+        )));
+    }
+    Ok(())
 }
 
 /// Becomes the only mover that uses `run_dir` and moves mail into the queues below `spool`. The lock is on the spool
@@ -109,13 +163,7 @@ pub fn lock(run_dir: &Path, spool: &Path) -> Result<Lock, ControlError> {
             source,
         }
     };
-    fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(run_dir)
-        .map_err(fault(run_dir, "create the directory"))?;
-    fs::set_permissions(run_dir, Permissions::from_mode(0o700))
-        .map_err(fault(run_dir, "make it private"))?;
+    own_directory(run_dir)?;
     let directory = File::open(spool).map_err(fault(spool, "open the queue directory"))?;
     match flock(&directory, FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => Ok(Lock {
@@ -168,7 +216,19 @@ pub fn serve(run_dir: &Path, desk: Arc<Desk>, _lock: &Lock) -> Result<(), Contro
     Ok(())
 }
 
+/// A directory that others may enter shows the socket to them before it has its mode.
+fn is_ours(stream: &UnixStream) -> io::Result<()> {
+    match socket_peercred(stream)?.uid {
+        peer if peer.is_root() || peer == geteuid() => Ok(()),
+        peer => Err(io::Error::other(format!(
+            "refused user number {}: only root may ask",
+            peer.as_raw()
+        ))),
+    }
+}
+
 fn answer(stream: &UnixStream, desk: &Desk) -> io::Result<()> {
+    is_ours(stream)?;
     stream.set_read_timeout(Some(Duration::from_secs(10)))?;
     match receive::<Request>(stream, MAX_QUESTION)? {
         None => Ok(()),
@@ -275,4 +335,52 @@ fn exchange<T: DeserializeOwned>(
     answer
         .map(Some)
         .ok_or_else(|| fault("read the mover's answer")(io::ErrorKind::UnexpectedEof.into()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::{chown, symlink};
+
+    fn mode(path: &Path) -> u32 {
+        fs::metadata(path).unwrap().mode() & 0o7777
+    }
+
+    #[test]
+    fn a_directory_that_is_there_is_looked_at_and_never_changed() {
+        let scratch = tempfile::tempdir().unwrap();
+        let absent = scratch.path().join("a/b");
+        own_directory(&absent).unwrap();
+        assert_eq!(mode(&absent), 0o700);
+
+        let existing = scratch.path().join("existing");
+        fs::create_dir(&existing).unwrap();
+        for good in [0o755, 0o711, 0o700, 0o1755] {
+            fs::set_permissions(&existing, Permissions::from_mode(good)).unwrap();
+            own_directory(&existing).unwrap();
+            assert_eq!(mode(&existing), good);
+        }
+        for bad in [0o775, 0o757, 0o1777] {
+            fs::set_permissions(&existing, Permissions::from_mode(bad)).unwrap();
+            let said = own_directory(&existing).unwrap_err().to_string();
+            assert!(said.contains(&format!("mode {bad:04o}")), "{said}");
+            assert_eq!(mode(&existing), bad);
+        }
+
+        fs::set_permissions(&existing, Permissions::from_mode(0o755)).unwrap();
+        let by_link = scratch.path().join("link");
+        symlink(&existing, &by_link).unwrap();
+        let file = scratch.path().join("file");
+        fs::write(&file, "").unwrap();
+        for not in [&by_link, &file] {
+            let said = own_directory(not).unwrap_err().to_string();
+            assert!(said.contains("not a directory"), "{said}");
+        }
+        assert_eq!(mode(&existing), 0o755);
+        if geteuid().is_root() {
+            chown(&existing, Some(65_534), None).unwrap();
+            let said = own_directory(&existing).unwrap_err().to_string();
+            assert!(said.contains("user number 65534"), "{said}");
+        }
+    }
 }

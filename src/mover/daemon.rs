@@ -35,6 +35,10 @@ const LAST_MOVES: Duration = Duration::from_secs(5);
 /// How long an address may be in use by what our predecessor left behind: more than the web child's farewell.
 const BIND_PATIENCE: Duration = Duration::from_secs(4);
 
+/// The program of our children: what runs here, whatever an upgrade has put in the place of its file since, or whether
+/// it has removed it. A child that is about to run it asks for itself, and is still this program then.
+const OWN_PROGRAM: &str = "/proc/self/exe";
+
 /// Why the daemon can't start.
 #[derive(Debug, thiserror::Error)]
 pub enum DaemonError {
@@ -128,10 +132,6 @@ pub fn run(config_path: &Path) -> Result<(), DaemonError> {
             doing: "catch signals",
             source,
         })?;
-    let program = std::env::current_exe().map_err(|source| DaemonError::System {
-        doing: "find my own program",
-        source,
-    })?;
     let address = config.http.listen;
     let listener = listen(address).map_err(|source| DaemonError::Listen { address, source })?;
 
@@ -153,6 +153,7 @@ pub fn run(config_path: &Path) -> Result<(), DaemonError> {
         config_path.to_owned(),
     ];
     let settings = settings(&config)?;
+    let program = PathBuf::from(OWN_PROGRAM);
     let courier = Arc::new(CourierKeeper::new(
         &program,
         config_path,

@@ -99,7 +99,7 @@ fn damaged_emptied_and_of_a_newer_version() {
         fs::write(db, "").expect("a file");
         give_to_hook(db);
     });
-    restored(&stage, "newer", "is it from a newer PostTLS?", |db| {
+    restored(&stage, "newer", "a newer one has used it", |db| {
         rusqlite::Connection::open(db)
             .and_then(|store| store.pragma_update(None, "user_version", 99))
             .expect("a store");

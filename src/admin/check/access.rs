@@ -220,7 +220,7 @@ pub(super) fn run_dir(at: &Context<'_>) -> Outcome {
         let uid = metadata.uid();
         Ok((!private).then(|| format!("{}: user {uid}, mode {mode:04o}", path.display())))
     };
-    let todo = "restart posttls-httpd, which makes it root's alone";
+    let todo = "name a directory for PostTLS alone in mover.run_dir, which posttls-httpd makes when there is none, or set the mode of this one to 0700";
     match private(directory) {
         Ok(None) => {}
         Ok(Some(why)) => return Ok(Verdict::fail(format!("{what}: {why}"), todo)),

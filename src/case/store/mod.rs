@@ -113,12 +113,28 @@ pub enum StoreError {
         source: std::io::Error,
     },
     /// The schema could not be brought up to date.
-    #[error("{path}: cannot bring the database up to date: {source}; is it from a newer PostTLS?")]
+    #[error(
+        "{path}: cannot bring the database up to date: {source}{}",
+        hint(source)
+    )]
     Migration {
         /// The database.
         path: PathBuf,
-        /// Why.
-        source: rusqlite_migration::Error,
+        /// SQLite's word.
+        source: rusqlite::Error,
+    },
+    /// A newer PostTLS has used it.
+    #[error(
+        "{path}: the database is of version {version}, and this PostTLS knows versions up to {known}: a newer one has \
+         used it; install that one again, or restore a backup from before it"
+    )]
+    Newer {
+        /// The database.
+        path: PathBuf,
+        /// Its version.
+        version: i64,
+        /// The newest version that is known here.
+        known: usize,
     },
 }
 

@@ -8,8 +8,7 @@ use std::time::Duration;
 
 use log::{error, info, warn};
 use rusqlite::config::DbConfig;
-use rusqlite::{Connection, ErrorCode, OpenFlags};
-use rusqlite_migration::{M, Migrations};
+use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
 
 use super::StoreError;
 
@@ -20,13 +19,12 @@ const BUSY_FIRST: (i32, Duration) = (20, Duration::from_micros(200));
 const BUSY_PAUSE: Duration = Duration::from_millis(1);
 
 /// Each brings the schema one version further; what was released is never changed.
-pub(super) const STEPS: &[M<'static>] = &[
-    M::up(include_str!("schema.sql")),
-    M::up(include_str!("life.sql")),
-    M::up(include_str!("growth.sql")),
-    M::up(include_str!("clock.sql")),
+pub(super) const STEPS: &[&str] = &[
+    include_str!("schema.sql"),
+    include_str!("life.sql"),
+    include_str!("growth.sql"),
+    include_str!("clock.sql"),
 ];
-static MIGRATIONS: Migrations<'static> = Migrations::from_slice(STEPS);
 
 /// What tells one file from another: device and inode.
 type Identity = Option<(u64, u64)>;
@@ -257,14 +255,39 @@ fn connect(path: &Path, create: bool) -> Result<Connection, StoreError> {
             .map_err(fault("cannot switch to WAL"))?;
     }
     if usize::try_from(version) != Ok(STEPS.len()) {
-        MIGRATIONS
-            .to_latest(&mut connection)
-            .map_err(|source| StoreError::Migration {
-                path: path.to_owned(),
-                source,
-            })?;
+        bring_up_to_date(&mut connection, path)?;
     }
     Ok(connection)
+}
+
+/// Takes the steps that are missing, all in one transaction. Which these are is asked again within it: of several
+/// programs that begin at the same time one takes them, and the others find them taken.
+fn bring_up_to_date(connection: &mut Connection, path: &Path) -> Result<(), StoreError> {
+    let fault = |source| StoreError::Migration {
+        path: path.to_owned(),
+        source,
+    };
+    let transaction = connection
+        .transaction_with_behavior(TransactionBehavior::Immediate)
+        .map_err(fault)?;
+    let version: i64 = transaction
+        .pragma_query_value(None, "user_version", |row| row.get(0))
+        .map_err(fault)?;
+    let missing = usize::try_from(version).ok().and_then(|at| STEPS.get(at..));
+    let Some(missing) = missing else {
+        return Err(StoreError::Newer {
+            path: path.to_owned(),
+            version,
+            known: STEPS.len(),
+        });
+    };
+    for step in missing {
+        transaction.execute_batch(step).map_err(fault)?;
+    }
+    transaction
+        .pragma_update(None, "user_version", STEPS.len() as i64)
+        .map_err(fault)?;
+    transaction.commit().map_err(fault)
 }
 
 pub(super) fn wait_for_others(tries: i32) -> bool {

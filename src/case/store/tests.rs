@@ -265,3 +265,88 @@ fn mails_to_all_are_counted_where_the_ceiling_may_be_reached() {
     assert_eq!((counted(1), counted(2), counted(3)), (1, 2, 2));
     assert!(counted(6) < 6);
 }
+
+/// What several programs do that begin at the same time after an upgrade.
+#[test]
+fn eight_at_once_bring_an_older_store_up_to_date() {
+    for version in 0..STEPS.len() {
+        for mode in ["WAL", "DELETE"] {
+            let directory = tempfile::tempdir().unwrap();
+            let path = directory.path().join("old.db");
+            let old = Connection::open(&path).unwrap();
+            old.pragma_update(None, "journal_mode", mode).unwrap();
+            for step in &STEPS[..version] {
+                old.execute_batch(step).unwrap();
+            }
+            old.pragma_update(None, "user_version", version as i64)
+                .unwrap();
+            drop(old);
+            let start = std::sync::Barrier::new(8);
+            std::thread::scope(|scope| {
+                for _ in 0..8 {
+                    scope.spawn(|| {
+                        start.wait();
+                        let store = Store::open(&path, true);
+                        let store = store.unwrap_or_else(|why| panic!("{version} {mode}: {why}"));
+                        assert!(store.odd_notices().unwrap().is_empty());
+                    });
+                }
+            });
+        }
+    }
+}
+
+#[test]
+fn a_store_of_a_newer_program_is_left_alone() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("newer.db");
+    drop(Store::open(&path, true).unwrap());
+    let newer = STEPS.len() as i64 + 1;
+    let other = Connection::open(&path).unwrap();
+    other.pragma_update(None, "user_version", newer).unwrap();
+    let said = Store::open(&path, false).err().unwrap().to_string();
+    assert!(said.contains("a newer one has used it"), "{said}");
+    let now: i64 = other
+        .pragma_query_value(None, "user_version", |row| row.get(0))
+        .unwrap();
+    assert_eq!(now, newer);
+}
+
+/// Whoever has a link may ask as often as they like: what stands is not written again.
+#[test]
+fn what_stands_is_not_recorded_again() {
+    let (_directory, store) = store();
+    let case = store.admit(&new_case("ABCDEF1", 100)).unwrap().case;
+    let recipients = store.recipients(case).unwrap();
+    let open: Vec<i64> = recipients
+        .iter()
+        .filter(|one| one.state.is_open())
+        .map(|one| one.id)
+        .collect();
+    let keep: Vec<_> = open.iter().map(|id| (*id, Action::Keep)).collect();
+    let first = store.decide(case, &keep, Actor::Link, "::1").unwrap();
+    assert_eq!(first.changed, open);
+    let written = |store: &Store| {
+        let opened = store.lock();
+        let changes = opened.total_changes();
+        let rows: i64 = opened
+            .query_row(
+                "SELECT (SELECT count(*) FROM events) + (SELECT count(*) FROM decisions)",
+                [],
+                |row| row.get(0),
+            )
+            .unwrap();
+        (changes, rows)
+    };
+    let before = written(&store);
+    // Nor does it wait for somebody who is writing.
+    let other = Connection::open(&store.path).unwrap();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    for _ in 0..100 {
+        let again = store.decide(case, &keep, Actor::Link, "::1").unwrap();
+        assert_eq!(again.outcomes, first.outcomes);
+        assert!(again.changed.is_empty() && again.planned.is_none());
+    }
+    drop(other);
+    assert_eq!(written(&store), before);
+}
