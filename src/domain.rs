@@ -36,7 +36,7 @@ impl Domain {
     /// for a domain holds for everything below it, however oddly that is spelt.
     pub fn nearest(address: &Address) -> Option<Self> {
         let whole = address.domain();
-        let mut names = std::iter::successors(Some(whole.as_str()), |name| {
+        let mut names = std::iter::successors(Some(whole.trim_end_matches('.')), |name| {
             name.split_once('.').map(|(_, parent)| parent)
         });
         names.find_map(|name| name.parse().ok())
@@ -174,6 +174,8 @@ mod tests {
             ("a@-x.b.test", None, Some("b.test")),
             ("a@xn--a.b.test", None, Some("b.test")),
             ("a@x y.b.test.", None, Some("b.test")),
+            ("a@b.test..", None, Some("b.test")),
+            ("a@x..b.test...", None, Some("b.test")),
             ("a@[192.0.2.1]", None, None),
             ("a@[x.b.test]", None, None),
             ("nobody", None, None),

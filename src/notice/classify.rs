@@ -3,7 +3,8 @@
 //! Three things speak, and are not trusted alike. The *status* is our own when the shipped
 //! `smtp_delivery_status_filter` gave it. Postfix's *own words* (diagnostic of kind `X-Postfix`, and the reason in the
 //! human-readable part and the defer log) decide where the filter did not act: it is not installed, or qmgr deferred
-//! the message itself because the destination is suspended. The *server's words* (kind `smtp`) are never believed.
+//! the message itself because the destination is suspended. The *words of others* (kind `smtp` for a server, `x-unix` for
+//! a command, anything else) are never believed.
 
 use super::Diagnostic;
 use crate::case::Failure;
@@ -95,14 +96,17 @@ pub fn classify_with_reason(
     if prose == Some(Failure::RequireTls) || status.ends_with(".7.30") {
         return Failure::RequireTls;
     }
-    let servers_words = diagnostic.is_some_and(|d| d.kind.eq_ignore_ascii_case("smtp"));
+    let others_words = diagnostic.is_some_and(|d| d.kind != POSTFIX);
+    // The one of our statuses with which a server is quoted; Postfix's own words come before it.
+    let quotes = diagnostic.is_some_and(|d| d.kind.eq_ignore_ascii_case("smtp"))
+        && reason.is_none_or(|reason| by_prose(reason) == Some(Failure::Refused));
     STATUSES
         .iter()
         .find(|(known, _)| *known == status)
         .map(|(_, failure)| *failure)
-        // Only a refusal quotes the server; on any other of our statuses the server's words would mean that it wrote
-        // the status as well.
-        .filter(|failure| !servers_words || *failure == Failure::Refused)
+        // On any other of our statuses, words of a server, a command or somebody whom we can't tell would mean that
+        // these wrote the status as well.
+        .filter(|failure| !others_words || quotes && *failure == Failure::Refused)
         .or(prose)
         .unwrap_or(Failure::NotTls)
 }
@@ -257,6 +261,27 @@ mod tests {
         for status in ["4.7.8010", "5.7.801", "4.7.80", ""] {
             assert_eq!(classify(status, None), Failure::NotTls);
         }
+    }
+
+    /// What a command prints, a server writes or nobody can tell is no status of ours.
+    #[test]
+    fn our_statuses_from_others_are_not_ours() {
+        let said = "host mx.test[192.0.2.1] said: 450 4.7.802 TLS is required, but host x refused to start TLS: y";
+        for (status, _) in STATUSES {
+            for kind in ["x-unix", "X-UNIX", "", "lmtp", "x-postfix"] {
+                let words = diagnostic(kind, "TLS is required, but was not offered by host x");
+                assert_eq!(classify(status, Some(&words)), Failure::NotTls, "{kind}");
+            }
+            let servers = diagnostic("smtp", "450 4.7.802 y");
+            let failure = classify_with_reason(status, Some(&servers), Some(said));
+            assert_eq!(failure, Failure::NotTls, "{status}");
+        }
+        let log = b"recipient=a@b\nstatus=4.7.801\ndiag_type=x-unix\ndiag_text=x\nreason=Command said: x\n\n\
+            recipient=a@b\nstatus=4.7.801\ndiag_type=smtp\ndiag_text=\xff\nreason=host x said: x\n\n";
+        let failures: Vec<_> = crate::postfix::deferrals(log)
+            .map(|deferral| classify_deferral(&deferral))
+            .collect();
+        assert_eq!(failures, [Failure::NotTls, Failure::NotTls]);
     }
 
     #[test]

@@ -160,7 +160,7 @@ fn read_report(report: &[u8], human: &[u8], original: Original) -> Result<Notice
         queue_id: queue_id
             .parse()
             .map_err(|_| NoticeError::BadField(queue_id_field, readable(&queue_id, 80)))?,
-        sender: sender(optional(&message, &format!("{own_kind}-Sender"))?)?,
+        sender: sender(&field(&format!("{own_kind}-Sender"))?)?,
         arrival: seconds(&arrival).ok_or_else(|| {
             NoticeError::BadField("Arrival-Date".to_owned(), readable(&arrival, 80))
         })?,
@@ -187,9 +187,9 @@ fn mail_name(message: &[Field<'_>]) -> Result<String, NoticeError> {
     }
 }
 
-fn sender(field: Option<String>) -> Result<Option<Address>, NoticeError> {
-    let Some(field) = field else { return Ok(None) };
-    match address(&field) {
+/// Postfix always names one: without it nobody could tell whose message it is, and it would be taken for nobody's.
+fn sender(field: &str) -> Result<Option<Address>, NoticeError> {
+    match address(field) {
         Ok(sender) => {
             let local = sender.as_str().split('@').next();
             Ok((local != Some(MAILER_DAEMON)).then_some(sender))
@@ -197,7 +197,7 @@ fn sender(field: Option<String>) -> Result<Option<Address>, NoticeError> {
         Err(RecipientError::Address(bad)) if bad.0.is_empty() => Ok(None),
         Err(_) => Err(NoticeError::BadField(
             "X-Postfix-Sender".to_owned(),
-            readable(&field, 80),
+            readable(field, 80),
         )),
     }
 }

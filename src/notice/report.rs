@@ -142,8 +142,7 @@ fn read(
             .and_then(|field| address(&field).ok()),
         action,
         status,
-        diagnostic: optional(group, "Diagnostic-Code")?
-            .and_then(|field| diagnostic(&field, own_kind)),
+        diagnostic: optional(group, "Diagnostic-Code")?.map(|field| diagnostic(&field, own_kind)),
         reason,
         remote_mta: optional(group, "Remote-MTA")?.map(|field| {
             let name = split_type(&field).map_or(field.as_str(), |(_, name)| name);
@@ -211,14 +210,15 @@ fn is_failure_status(status: &str) -> bool {
     parts.len() == 3 && parts.iter().all(number) && matches!(parts[0], "4" | "5")
 }
 
-fn diagnostic(field: &str, own_kind: &str) -> Option<Diagnostic> {
-    let (kind, text) = split_type(field)?;
+fn diagnostic(field: &str, own_kind: &str) -> Diagnostic {
+    // Without a type nobody can tell whose words these are: not Postfix's own.
+    let (kind, text) = split_type(field).unwrap_or(("", field));
     // Case matters: pipe(8) has a kind of its own, `x-unix`.
     let kind = if kind == own_kind { POSTFIX } else { kind };
-    Some(Diagnostic {
+    Diagnostic {
         kind: shown(&readable(kind, 40)),
         text: readable(text, MAX_TEXT),
-    })
+    }
 }
 
 /// The entries of the human-readable part: `<address>: reason`, or `<address> (expanded from <address>): reason`, each

@@ -76,8 +76,8 @@ pub struct Deferral {
     pub status: String,
     /// `action`: `delayed`, as a rule.
     pub action: String,
-    /// `diag_type` and `diag_text`: whose words, and the words; `smtp` for the server's. Absent when Postfix's own reason
-    /// is all there is.
+    /// `diag_type` and `diag_text`: whose words, and the words; `smtp` for the server's, empty for what can't be read.
+    /// Absent when Postfix's own reason is all there is.
     pub diagnostic: Option<(String, String)>,
     /// `mta_name`: the server that answered.
     pub remote_mta: Option<String>,
@@ -107,21 +107,29 @@ pub fn deferrals(log: &[u8]) -> impl Iterator<Item = Deferral> {
 }
 
 fn deferral(lines: &[&[u8]]) -> Option<Deferral> {
-    let value = |name: &str| {
+    // The last line of a name counts, also when it can't be read: an earlier one does not stand in for it.
+    let octets = |name: &str| {
         lines.iter().rev().find_map(|line| {
-            let line = std::str::from_utf8(line).ok()?;
-            let (known, value) = line.split_once('=')?;
-            (known.trim() == name && !value.trim().is_empty()).then(|| value.trim())
+            let at = line.iter().position(|octet| *octet == b'=')?;
+            let value = line[at + 1..].trim_ascii();
+            let is_it = line[..at].trim_ascii() == name.as_bytes();
+            (is_it && !value.is_empty()).then_some(value)
         })
     };
+    let value = |name: &str| octets(name).and_then(|value| std::str::from_utf8(value).ok());
     let text = |name: &str| value(name).map(|text| readable(text, MAX_TEXT));
+    // Words of somebody whom we can't tell are not Postfix's own.
+    let somebodys = octets("diag_type").is_some() || octets("diag_text").is_some();
     Some(Deferral {
         recipient: Address::from_quoted(value("recipient")?).ok()?,
         original_recipient: value("original_recipient").and_then(|a| Address::from_quoted(a).ok()),
         offset: value("offset").and_then(|offset| offset.parse().ok()),
         status: text("status").unwrap_or_else(|| "4.0.0".to_owned()),
         action: text("action").unwrap_or_else(|| "delayed".to_owned()),
-        diagnostic: text("diag_type").zip(text("diag_text")),
+        diagnostic: somebodys.then(|| {
+            let (kind, words) = (text("diag_type"), text("diag_text"));
+            (kind.unwrap_or_default(), words.unwrap_or_default())
+        }),
         remote_mta: text("mta_name"),
         reason: text("reason").unwrap_or_default(),
     })
@@ -149,6 +157,29 @@ mod tests {
         assert_eq!(found[1].diagnostic, Some(words));
         assert_eq!(found[1].remote_mta.as_deref(), Some("mx.e.test"));
         assert!(found[1].reason.ends_with("refused to start TLS: 454"));
+    }
+
+    #[test]
+    fn what_cannot_be_read_does_not_give_way_to_something_else() {
+        let read = |record: &[u8]| {
+            let log = [b"recipient=a@b.test\n", record, b"\n\n"].concat();
+            deferrals(&log).next().unwrap()
+        };
+        let found = read(b"status=4.7.801\nstatus=4.4.\xff\nreason=first\nreason=\xff");
+        assert_eq!(
+            (found.status.as_str(), found.reason.as_str()),
+            ("4.0.0", "")
+        );
+        let words = |kind: &str, text: &str| Some((kind.to_owned(), text.to_owned()));
+        for (record, expected) in [
+            (&b"diag_type=smtp\ndiag_text=\xff"[..], words("smtp", "")),
+            (b"diag_type=smtp", words("smtp", "")),
+            (b"diag_type=\xff\ndiag_text=454 no", words("", "454 no")),
+            (b"diag_text=454 no", words("", "454 no")),
+            (b"status=4.7.0", None),
+        ] {
+            assert_eq!(read(record).diagnostic, expected);
+        }
     }
 
     #[test]

@@ -28,7 +28,8 @@ pub(super) fn case_of(row: &Row<'_>) -> rusqlite::Result<Case> {
         id: row.get(0)?,
         key: MessageKey {
             queue_id: row.get(1)?,
-            sender: sender.parse().ok(),
+            // One that can't be read is not the null sender, about whose mail nobody is asked.
+            sender: (!sender.is_empty()).then(|| row.get(2)).transpose()?,
             arrival: row.get(3)?,
         },
         subject: row.get(4)?,
