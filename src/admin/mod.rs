@@ -10,6 +10,7 @@ mod demo;
 mod init;
 mod log;
 mod mandatory;
+mod mirror;
 mod moment;
 mod policy_test;
 mod resolve;
@@ -70,6 +71,10 @@ enum Command {
     ///
     /// Exit code 0: nothing failed, though there may be warnings; 1: something did.
     Check(check::CheckOptions),
+    /// Give the may instance what it needs to send mail the same way as the encrypt instance.
+    ///
+    /// Exit code 0: both send the same way; 1: something is to be done, or is left to be done by hand.
+    Mirror(mirror::MirrorOptions),
     /// Show who decided what, when, from which address, and what came of it; the newest last.
     ///
     /// Decisions by the link, by admins, by the configuration, mandatory domains and remembered choices.
@@ -142,6 +147,7 @@ pub fn main() -> Exit {
         Command::Consents(options) => consents::run(options, &line.config),
         Command::Resolve(options) => resolve::run(options, &line.config),
         Command::Check(options) => check::run(options, &line.config),
+        Command::Mirror(options) => mirror::run(options, &line.config),
         Command::Log(options) => log::run(options, &line.config),
         Command::Stats(options) => stats::run(options, &line.config),
         Command::Test(options) => policy_test::run(options, &line.config),

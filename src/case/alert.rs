@@ -16,6 +16,10 @@ pub const CEILING: &str = "limits.per_hour is reached";
 pub const REFUSED: &str = "mail to senders is refused";
 /// A sender whom no mail can be written to.
 pub const UNWRITABLE: &str = "a mail to a sender can't be written";
+/// The may instance returned released mail of a sender who is not asked.
+pub const RETURNED: &str = "released mail of senders who are not asked was returned";
+/// Released mail of a sender who is not asked has not been delivered for hours.
+pub const WAITING: &str = "released mail of senders who are not asked still waits";
 
 impl Kind {
     /// The kind of a cause.
@@ -26,6 +30,8 @@ impl Kind {
             CEILING => Self::Ceiling,
             REFUSED => Self::Refused,
             UNWRITABLE => Self::Unwritable,
+            RETURNED => Self::Returned,
+            WAITING => Self::Waiting,
             other if other.starts_with(LOCAL_FAULT) => Self::LocalFault,
             _ => Self::Other,
         }

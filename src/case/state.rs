@@ -208,6 +208,10 @@ named! {
         Consent = "consent",
         /// That it was delivered securely after all.
         Delivered = "delivered",
+        /// That the may instance returned it, after it was released.
+        Returned = "returned",
+        /// That it was decided to be sent, and has not been delivered for hours.
+        Waiting = "waiting",
     }
 }
 
@@ -240,6 +244,10 @@ named! {
         Refused = "refused",
         /// [`super::alert::UNWRITABLE`].
         Unwritable = "unwritable",
+        /// [`super::alert::RETURNED`].
+        Returned = "returned",
+        /// [`super::alert::WAITING`].
+        Waiting = "waiting",
         /// Something else.
         Other = "other",
     }

@@ -34,7 +34,7 @@ pub struct Config {
     /// The instance with mandatory TLS.
     pub encrypt: Instance,
     /// The instance with opportunistic TLS.
-    pub may: Instance,
+    pub may: May,
     /// The database.
     pub store: Store,
     /// Signed links.
@@ -69,6 +69,16 @@ pub struct Config {
 pub struct Instance {
     /// Its configuration directory, as for `postfix -c`.
     pub config_dir: PathBuf,
+}
+
+/// The instance that may send in plain text.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct May {
+    /// Its configuration directory.
+    pub config_dir: PathBuf,
+    /// Parameters, and services such as `slow/unix`, that are meant to differ from the encrypt instance's.
+    pub own_settings: Vec<String>,
 }
 
 /// `[store]`
@@ -149,6 +159,8 @@ pub struct Notification {
     pub languages: BTreeMap<Domain, Language>,
     /// Tell senders that a message was delivered after all?
     pub tell_delivered: bool,
+    /// Hours after which a sender hears that released mail still waits; 0 for never.
+    pub tell_waiting_hours: u32,
     /// Whom mails to the admin go to.
     #[serde(deserialize_with = "read::optional_address")]
     pub admin_address: Option<Address>,
@@ -251,7 +263,10 @@ impl Config {
     pub fn needs_restart(&self, other: &Self) -> Vec<&'static str> {
         let compared = [
             ("encrypt", self.encrypt == other.encrypt),
-            ("may", self.may == other.may),
+            (
+                "may.config_dir",
+                self.may.config_dir == other.may.config_dir,
+            ),
             ("store", self.store == other.store),
             ("http.listen", self.http.listen == other.http.listen),
             ("http.web_user", self.http.web_user == other.http.web_user),

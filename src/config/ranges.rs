@@ -108,6 +108,12 @@ impl Config {
                 10_000,
             ),
             ("limits.per_hour", self.limits.per_hour, 1, 1_000_000),
+            (
+                "notification.tell_waiting_hours",
+                self.notification.tell_waiting_hours,
+                0,
+                240,
+            ),
             ("sweep.seconds", self.sweep.seconds, 1, 3600),
             ("sweep.census_minutes", self.sweep.census_minutes, 0, 10_080),
             ("retention.days", u32::from(self.retention.days), 0, 3650),

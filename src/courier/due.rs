@@ -67,6 +67,8 @@ pub(super) struct Rounds<'a> {
     /// Ceilings of which the admin has been told, and until when by [`ticks`] that is enough.
     ceilings: HashMap<String, i64>,
     cleaned_at: Option<i64>,
+    /// When it was last looked for released mail that still waits, by [`ticks`].
+    looked_at: Option<i64>,
     ended: &'a AtomicBool,
     /// Since when a mail is being written, by [`ticks`]; 0 for none. For who watches that it does not hang.
     busy_since: &'a AtomicI64,
@@ -85,6 +87,7 @@ impl<'a> Rounds<'a> {
             admin: Pause::default(),
             ceilings: HashMap::new(),
             cleaned_at: None,
+            looked_at: None,
             ended,
             busy_since,
         }
@@ -116,6 +119,7 @@ impl<'a> Rounds<'a> {
         let now = ticks();
         self.pauses.retain(|_, pause| pause.until + HOUR_MS > now);
         self.ceilings.retain(|_, until| *until > now);
+        self.waiting()?;
         for sender in self.writer.store.senders_owed()? {
             self.news(&sender)?;
         }
@@ -127,6 +131,31 @@ impl<'a> Rounds<'a> {
             self.writer.store.forget_letters()?;
             self.cleaned_at = Some(now);
         }
+        Ok(())
+    }
+
+    /// Owes it to senders that what they released still waits, once a minute.
+    fn waiting(&mut self) -> Result<(), Trouble> {
+        let hours = self.writer.config.notification.tell_waiting_hours;
+        let now = ticks();
+        if hours == 0 || self.looked_at.is_some_and(|at| now - at < MINUTE_MS) {
+            return Ok(());
+        }
+        loop {
+            let some = self.writer.store.owe_waiting(hours)?;
+            if some.is_empty() {
+                break;
+            }
+            for one in some {
+                warn!(
+                    "{}: to=<{}>, decided to be sent, and not delivered after {hours} h: {}",
+                    one.queue_id,
+                    one.address,
+                    one.said.as_deref().unwrap_or("not tried yet")
+                );
+            }
+        }
+        self.looked_at = Some(now);
         Ok(())
     }
 

@@ -464,6 +464,9 @@ impl<'a> Writer<'a> {
             case,
             domain,
             consent: consent.filter(|_| owed.news == News::Consent),
+            said: owed.said.clone().filter(|said| {
+                !said.is_empty() && matches!(owed.news, News::Returned | News::Waiting)
+            }),
         }))
     }
 }

@@ -44,6 +44,8 @@ pub struct Line {
     pub domain: Option<String>,
     /// The remembered choice.
     pub consent: Option<ConsentLine>,
+    /// What servers said.
+    pub said: Option<String>,
 }
 
 /// A remembered choice that was used.
@@ -229,7 +231,13 @@ impl<'a> Draft<'a> {
         let mut draft = Self::new(to, settings, "information");
         let texts = draft.texts;
         let mut sections = Vec::new();
-        for news in [News::Mandatory, News::Consent, News::Delivered] {
+        for news in [
+            News::Returned,
+            News::Waiting,
+            News::Mandatory,
+            News::Consent,
+            News::Delivered,
+        ] {
             let of: Vec<&Line> = lines.iter().filter(|line| line.news == news).collect();
             if of.is_empty() {
                 continue;
@@ -349,6 +357,7 @@ fn line_of(line: &Line, texts: Texts) -> Result<Value, TextError> {
         sent => texts.moment(line.case.key.arrival)?,
         queue_id => line.case.key.queue_id.as_str(),
         domain => line.domain.as_deref().map(text::shown),
+        said => line.said.as_deref().map(|said| text::readable(said, EXAMPLE)),
         consent,
     })
 }

@@ -126,6 +126,7 @@ fn line(news: News, number: i64) -> Line {
         recipient: format!("bob{number}@plain.test").parse().unwrap(),
         case: case(number, "Offer"),
         domain: (news == News::Mandatory).then(|| "plain.test".to_owned()),
+        said: (news == News::Returned).then(|| "550 5.1.1 no such user".to_owned()),
         consent: (news == News::Consent).then(|| ConsentLine {
             target: "plain.test".to_owned(),
             until: 1_791_000_000,
@@ -239,6 +240,17 @@ fn a_digest() {
 #[test]
 fn a_last_reminder_of_many_in_german() {
     reads!(digest("de", 2, Some(Reminder { last: true })));
+}
+
+#[test]
+fn what_came_back_and_what_still_waits() {
+    let lines = [
+        line(News::Returned, 1),
+        line(News::Waiting, 2),
+        line(News::Waiting, 3),
+    ];
+    reads!(information("en", &lines));
+    reads!(information("de", &lines));
 }
 
 fn everything() -> Vec<Line> {

@@ -12,6 +12,8 @@ pub mod instance;
 mod lifetime;
 mod listing;
 mod mark;
+#[cfg(feature = "programs")]
+pub mod mirror;
 mod queue;
 mod queue_file;
 mod queue_id;

@@ -165,7 +165,7 @@ fn posttls_toml(options: &UpOptions, ports: &Ports) -> String {
     let (http, smtp) = (ports.http, ports.may);
     format!(
         "[encrypt]\nconfig_dir = \"{dir}/encrypt\"\n\n\
-         [may]\nconfig_dir = \"{dir}/may\"\n\n\
+         [may]\nconfig_dir = \"{dir}/may\"\nown_settings = [\"myhostname\", \"transport_maps\"]\n\n\
          [store]\npath = \"{dir}/state/posttls.db\"\n\n\
          [link]\nkey_file = \"{dir}/key\"\nbase_url = \"http://127.0.0.1:{http}\"\n\n\
          [http]\nlisten = \"127.0.0.1:{http}\"\nweb_user = \"{}\"\n\n\

@@ -143,6 +143,7 @@ pub fn instances_and_spools(clinic: &mut Clinic) {
             ("may-space", "skip"),
             ("may-spool", "skip"),
             ("may-tmpfile", "skip"),
+            ("may-way-out", "skip"),
             ("spools-differ", "skip"),
         ],
     );

@@ -7,6 +7,7 @@ mod common;
 mod host;
 #[path = "../common/programs.rs"]
 mod programs;
+mod way_out;
 mod wiring;
 
 use std::collections::BTreeSet;
@@ -204,6 +205,7 @@ fn each_thing_that_is_broken_is_found_by_its_own_check() {
     let mut clinic = Clinic::new();
     wiring::levels_and_times(&mut clinic);
     wiring::the_way_of_notices(&mut clinic);
+    way_out::alike_and_open(&mut clinic);
     host::users_and_files(&mut clinic);
     host::instances_and_spools(&mut clinic);
     the_store(&mut clinic);

@@ -13,6 +13,7 @@ mod notices;
 mod smtpd;
 mod spools;
 mod store;
+mod way_out;
 
 use std::path::Path;
 use std::thread;
@@ -116,6 +117,7 @@ const CHECKS: &[(&str, Check)] = &[
     ("pipe-user", access::pipe_user),
     ("smtpd-recipients", smtpd::recipients),
     ("smtpd-senders", smtpd::senders),
+    ("relay-rules", way_out::relay_rules),
     ("may-instance", instances::may_instance),
     ("may-running", instances::may_running),
     ("may-level", instances::may_level),
@@ -124,6 +126,7 @@ const CHECKS: &[(&str, Check)] = &[
     ("may-delay-warning-time", instances::may_delay_warning_time),
     ("may-backoff", instances::may_backoff),
     ("may-inet", instances::may_inet),
+    ("may-way-out", way_out::alike),
     ("may-ear", ear::ear),
     ("encrypt-spool", spools::encrypt),
     ("may-spool", spools::may),

@@ -1,6 +1,6 @@
 //! What the admin is to be told by mail: gathered here by cause, so that one cause makes one mail an hour.
 
-use rusqlite::params;
+use rusqlite::{Transaction, params};
 
 use super::{Store, StoreError, now_ms};
 
@@ -68,15 +68,18 @@ impl Store {
     /// # Errors
     /// When the store fails.
     pub fn raise_alert(&self, cause: &str, detail: &str) -> Result<(), StoreError> {
-        self.write("cannot raise an alert", |tx| {
-            tx.prepare_cached(
-                "INSERT INTO alerts (cause, detail, since, pending) VALUES (?1, ?2, ?3, 1)
-                 ON CONFLICT (cause) DO UPDATE SET pending = pending + 1,
-                     detail = CASE WHEN pending = 0 THEN excluded.detail ELSE detail END,
-                     since = CASE WHEN pending = 0 THEN excluded.since ELSE since END",
-            )?
-            .execute(params![cause, detail, now_ms()])?;
-            Ok(())
-        })
+        self.write("cannot raise an alert", |tx| raise(tx, cause, detail))
     }
+}
+
+/// As [`Store::raise_alert`], within a transaction that makes it true.
+pub(super) fn raise(tx: &Transaction<'_>, cause: &str, detail: &str) -> rusqlite::Result<()> {
+    tx.prepare_cached(
+        "INSERT INTO alerts (cause, detail, since, pending) VALUES (?1, ?2, ?3, 1)
+         ON CONFLICT (cause) DO UPDATE SET pending = pending + 1,
+             detail = CASE WHEN pending = 0 THEN excluded.detail ELSE detail END,
+             since = CASE WHEN pending = 0 THEN excluded.since ELSE since END",
+    )?
+    .execute(params![cause, detail, now_ms()])?;
+    Ok(())
 }

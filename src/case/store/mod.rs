@@ -28,6 +28,7 @@ mod resolve;
 mod retention;
 mod senders;
 mod statistics;
+mod waiting;
 
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError, TryLockError};
@@ -56,6 +57,7 @@ pub use passages::{Arrival, CopyUnderWay, Traveller};
 pub use remember::{Remember, Remembered};
 pub use retention::Forgotten;
 pub use statistics::{DomainCount, Moment, Statistics};
+pub use waiting::StillWaiting;
 
 use opened::{Opened, STEPS, wait_for_others, write_ahead_log};
 

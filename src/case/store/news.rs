@@ -3,7 +3,7 @@
 
 use rusqlite::{Transaction, params};
 
-use super::{CLAIM_LIFE_MS, Store, StoreError, now_ms, record};
+use super::{CLAIM_LIFE_MS, Store, StoreError, alerts, now_ms, record};
 use crate::address::Address;
 use crate::case::{CaseId, ConsentId, News};
 
@@ -22,6 +22,8 @@ pub struct Owed {
     pub address: Address,
     /// The remembered choice behind it.
     pub consent: Option<ConsentId>,
+    /// What was said about it in the may instance, after it was released.
+    pub said: Option<String>,
 }
 
 impl Store {
@@ -55,7 +57,8 @@ impl Store {
             connection
                 .prepare_cached(
                     "SELECT o.recipient_id, r.case_id, o.news, o.since, r.address,
-                       (SELECT max(d.consent_id) FROM decisions d WHERE d.recipient_id = r.id AND d.action <> 'keep')
+                       (SELECT max(d.consent_id) FROM decisions d WHERE d.recipient_id = r.id AND d.action <> 'keep'),
+                       r.passage_detail
                      FROM owed o JOIN recipients r ON r.id = o.recipient_id JOIN cases c ON c.id = r.case_id
                      WHERE o.sender = ?1 AND (o.news <> 'stuck' OR abs(o.since - ?2) >= ?4 OR c.source <> 'notice'
                                               OR c.notified_at IS NOT NULL)
@@ -71,6 +74,7 @@ impl Store {
                         since: row.get(3)?,
                         address: row.get(4)?,
                         consent: row.get(5)?,
+                        said: row.get(6)?,
                     })
                 })?
                 .collect()
@@ -126,6 +130,37 @@ pub(super) fn owe(tx: &Transaction<'_>, recipient: i64, news: News) -> rusqlite:
     )?
     .execute(params![recipient, news, now_ms()])?;
     Ok(())
+}
+
+/// As [`owe`]; the admin hears of it where the sender is not asked, and so can't be told. Nobody does of mail without a
+/// sender: our own mail has none, and a mail about a mail to the admin would be followed by another.
+pub(super) fn owe_or_alert(
+    tx: &Transaction<'_>,
+    recipient: i64,
+    news: News,
+    cause: &str,
+) -> rusqlite::Result<()> {
+    let (told, sender, queue_id, address) = tx
+        .prepare_cached(
+            "SELECT c.asked = 'sender', c.sender, c.queue_id, r.address
+             FROM recipients r JOIN cases c ON c.id = r.case_id WHERE r.id = ?1",
+        )?
+        .query_row([recipient], |row| {
+            Ok((
+                row.get::<_, bool>(0)?,
+                row.get::<_, String>(1)?,
+                row.get::<_, String>(2)?,
+                row.get::<_, String>(3)?,
+            ))
+        })?;
+    if told {
+        owe(tx, recipient, news)
+    } else if sender.is_empty() {
+        Ok(())
+    } else {
+        let detail = format!("{queue_id}: from=<{sender}>, to=<{address}>");
+        alerts::raise(tx, cause, &detail)
+    }
 }
 
 /// As [`owe`], if the sender has been told of trouble with the message before.

@@ -24,6 +24,7 @@ pub(super) const STEPS: &[&str] = &[
     include_str!("life.sql"),
     include_str!("growth.sql"),
     include_str!("clock.sql"),
+    include_str!("waiting.sql"),
 ];
 
 /// What tells one file from another: device and inode.

@@ -5,15 +5,17 @@ use rusqlite::{OptionalExtension as _, Transaction, params};
 
 use super::cases::address_of;
 use super::consents::end_of_domain;
+use super::news::{forget, owe_or_alert};
 use super::{Store, StoreError, now_ms, record};
 use crate::address::Address;
-use crate::case::{CaseId, Passage};
+use crate::case::{CaseId, News, Passage, alert};
 use crate::postfix::QueueId;
 
 /// How long [`Store::hear`] keeps hearings of two kinds apart: until the mover has matched the first one, as a rule.
 const APART_MS: i64 = 500;
 /// Of a recipient: released, and not ended in the may instance. (One of whom nobody saw the end has a time without a passage.)
-const UNDER_WAY: &str = "(passage = 'deferred' OR passage IS NULL AND passage_at IS NULL)";
+pub(super) const UNDER_WAY: &str =
+    "(passage = 'deferred' OR passage IS NULL AND passage_at IS NULL)";
 /// The recipients that were released with a copy, named `?1`. Its last digits, the inode number, have an index.
 const OF_COPY: &str = "moves m
      JOIN move_recipients mr ON mr.move_id = m.id AND mr.outcome = 'released'
@@ -354,6 +356,12 @@ fn has_passed(
     record(tx, case, &address, event(passage), &detail)?;
     if passage == Passage::Encrypted {
         end_of_domain(tx, case, &address)?;
+    }
+    if passage.is_final() {
+        forget(tx, recipient, News::Waiting)?;
+    }
+    if passage == Passage::Returned {
+        owe_or_alert(tx, recipient, News::Returned, alert::RETURNED)?;
     }
     Ok(())
 }

@@ -1,0 +1,62 @@
+//! What the two instances must have alike, and what smtpd must have at all.
+
+use posttls::sandbox::Instance::{Encrypt, May};
+
+use crate::clinic::Clinic;
+
+pub fn alike_and_open(clinic: &mut Clinic) {
+    let differ = [("may-way-out", "fail")];
+    for (instance, setting) in [
+        (Encrypt, "relayhost=[relay.test]"),
+        (May, "relayhost=[relay.test]"),
+        (Encrypt, "relay_domains=inside.test"),
+        (Encrypt, "smtp_bind_address=127.0.0.1"),
+        (Encrypt, "smtp_sasl_auth_enable=yes"),
+        (Encrypt, "smtp_generic_maps=inline:{a@b.test=c@d.test}"),
+        (
+            Encrypt,
+            "sender_dependent_relayhost_maps=inline:{@a.test=[b.test]}",
+        ),
+        (Encrypt, "smtp_tls_cert_file=/nowhere"),
+        (Encrypt, "smtp_destination_rate_delay=1s"),
+        (May, "maximal_queue_lifetime=1h"),
+    ] {
+        clinic.broken(setting, |c| c.set(instance, setting), &differ);
+    }
+    clinic.broken(
+        "an address of its own for one service",
+        |c| c.set_service(Encrypt, "smtp/unix/smtp_bind_address=127.0.0.1"),
+        &differ,
+    );
+    clinic.broken(
+        "what is meant to differ",
+        |c| {
+            c.set(Encrypt, "smtp_helo_name=out.test");
+            let own = "[\"myhostname\", \"transport_maps\", \"smtp_helo_name\"]";
+            c.stage.configure("may", "own_settings", own);
+        },
+        &[],
+    );
+    // Who had these rules in smtpd_recipient_restrictions alone, and put ours in their place.
+    let none = "smtpd_relay_restrictions=";
+    let ours =
+        "smtpd_recipient_restrictions=check_recipient_access inline:{{posttls.invalid=REJECT}}";
+    clinic.broken(
+        "no relay rules",
+        |c| {
+            c.set(Encrypt, none);
+            c.set(Encrypt, ours);
+        },
+        &[("relay-rules", "fail")],
+    );
+    clinic.broken(
+        "relay rules in a class",
+        |c| {
+            c.set(Encrypt, none);
+            c.set(Encrypt, &format!("{ours} ours"));
+            c.set(Encrypt, "smtpd_restriction_classes=ours");
+            c.set(Encrypt, "ours=permit_mynetworks, reject_unauth_destination");
+        },
+        &[],
+    );
+}
