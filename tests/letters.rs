@@ -270,3 +270,34 @@ fn without_an_admins_address_alerts_are_in_the_log() {
     });
     assert!(stage.mails().is_empty());
 }
+
+#[test]
+fn a_subject_is_read_as_programs_mean_it_and_nothing_in_ours_is_decoded_twice() {
+    let stage = Stage::new();
+    for (number, (subject, shown)) in [
+        (
+            "=?utf-8*de?B?R3LD?==?utf-8?B?vMOfZQ?= an =?iso-2022-jp?B?GyRCRnxLXBsoQg==?=",
+            "Grüße an 日本",
+        ),
+        (
+            "=?us-ascii?Q?=3D=3Futf-8=3FQ=3F=3DE2=3D80=3DAEx=3F=3D?=",
+            "=?utf-8?Q?=E2=80=AEx?=",
+        ),
+        (
+            "=?utf-8?Q?=D9=85=DB=8C=E2=80=8C=D8=AE=E2=80=AE?=",
+            "می\u{200c}خ",
+        ),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let from = format!("person{number}@sender.test");
+        let data = format!("From: {from}\r\nSubject: {subject}\r\n\r\nbody\r\n");
+        let to = ["bob@plain.test"];
+        let queue_id = stage.sandbox.submit(&from, &to, data.as_bytes()).unwrap();
+        let mail = stage.notification(&queue_id);
+        let told = common::header(&mail, "Subject").expect("a subject");
+        assert_eq!(told, format!("Not sent yet: {shown}"));
+        assert_eq!(stage.case(&queue_id)["subject"], shown);
+    }
+}

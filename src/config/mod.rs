@@ -293,6 +293,11 @@ impl Config {
         self.url("r", token)
     }
 
+    /// The path that all addresses of pages begin with, without a slash at its end; empty for none.
+    pub fn base_path(&self) -> &str {
+        self.link.base_url.path().trim_end_matches('/')
+    }
+
     fn url(&self, page: &str, token: &str) -> String {
         let base = self.link.base_url.as_str().trim_end_matches('/');
         format!("{base}/{page}/{token}")

@@ -302,6 +302,7 @@ fn settings(config: &Config) -> Result<Settings, DaemonError> {
     }
     Ok(Settings {
         admin_contact: config.notification.admin_contact.clone(),
+        base_path: config.base_path().to_owned(),
         trusted_proxies: config.http.trusted_proxies.clone(),
         templates,
     })

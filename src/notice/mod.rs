@@ -15,6 +15,7 @@ pub mod hook;
 pub mod origin;
 mod parse;
 mod report;
+mod words;
 
 pub use classify::{POSTFIX, classify, classify_deferral, classify_with_reason};
 pub use origin::{Delivery, Forged, check};

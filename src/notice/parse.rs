@@ -7,6 +7,7 @@ use super::fields::{Field, FieldError, fields, lines, optional, required};
 use super::report::{
     NoticeRecipient, Reasons, RecipientError, Skipped, address, recipient, seconds, split_type,
 };
+use super::words;
 use crate::address::Address;
 use crate::postfix::QueueId;
 use crate::text::{readable, shown};
@@ -277,10 +278,7 @@ pub fn original(headers: &[u8]) -> Original {
     let (header, _) = fields(headers);
     let subject = header.iter().find(|field| field.is("Subject"));
     Original {
-        subject: subject.and_then(|field| {
-            let (field, _) = mailparse::parse_header(field.raw).ok()?;
-            Some(readable(&field.get_value(), MAX_SUBJECT))
-        }),
+        subject: subject.map(|field| readable(&words::decode(field.body), MAX_SUBJECT)),
         date: optional(&header, "Date")
             .ok()
             .flatten()

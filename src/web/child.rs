@@ -126,6 +126,7 @@ mod tests {
         let child = thread::spawn(move || run_with(child, listener, sockets, limits));
         let welcome = Answer::Welcome(Box::new(Settings {
             admin_contact: String::new(),
+            base_path: String::new(),
             trusted_proxies: Vec::new(),
             templates: Default::default(),
         }));

@@ -107,6 +107,7 @@ pub struct Pages {
     overridden: Option<Environment<'static>>,
     style: String,
     contact: Value,
+    base: String,
 }
 
 impl Pages {
@@ -140,6 +141,7 @@ impl Pages {
                 .map_or(STYLE.1, String::as_str)
                 .to_owned(),
             contact: contact(&settings.admin_contact),
+            base: settings.base_path.clone(),
         }
     }
 
@@ -247,7 +249,8 @@ impl Pages {
         )
     }
 
-    /// Any page with a status of 400 and above. `back` is a path that is worth following again.
+    /// Any page with a status of 400 and above. `back` is a path that is worth following again,
+    /// without that of `link.base_url`.
     pub fn error(&self, language: Language, fault: &Fault, back: Option<&str>) -> String {
         let why = match fault {
             Fault::Refused(Refusal::NoSuchRecipient { who }) => Some((
@@ -269,7 +272,7 @@ impl Pages {
     }
 
     fn render(&self, language: Language, name: &str, values: Value) -> String {
-        let values = context! { t => language.texts(), contact => &self.contact, ..values };
+        let values = context! { t => language.texts(), contact => &self.contact, base => &self.base, ..values };
         if let Some(environment) = &self.overridden {
             match environment
                 .get_template(name)

@@ -57,6 +57,7 @@ pub(crate) fn case(open: usize) -> CaseView {
 fn settings(templates: &[(&str, &str)]) -> Settings {
     Settings {
         admin_contact: "helpdesk@sender.test".to_owned(),
+        base_path: String::new(),
         trusted_proxies: Vec::new(),
         templates: templates
             .iter()

@@ -153,6 +153,8 @@ pub enum Answer {
 pub struct Settings {
     /// Whom to ask: shown on every page.
     pub admin_contact: String,
+    /// The path of `link.base_url`, without a slash at its end; empty for none. Every link of a page begins with it.
+    pub base_path: String,
     /// Addresses of reverse proxies whose `X-Forwarded-For` is believed.
     pub trusted_proxies: Vec<IpAddr>,
     /// Templates that the admin overrides, by file name (see [`crate::web::pages`]).

@@ -71,6 +71,30 @@ pub enum Route {
     TooLong,
 }
 
+/// What stands between clients and us.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Front {
+    /// Proxies whose `X-Forwarded-For` is believed.
+    pub trusted_proxies: Vec<IpAddr>,
+    /// The path of `link.base_url`, without a slash at its end; empty for none.
+    pub base: String,
+}
+
+impl Front {
+    /// The target as our routes have it. A proxy may pass the path of `link.base_url` on or take it off; what is a page
+    /// of ours as it stands is none behind that path.
+    pub fn target<'t>(&self, method: &str, target: &'t str) -> &'t str {
+        if self.base.is_empty() || route(method, target) != Route::Unknown {
+            return target;
+        }
+        match target.strip_prefix(&self.base) {
+            Some("") => "/",
+            Some(rest) if rest.starts_with('/') => rest,
+            _ => target,
+        }
+    }
+}
+
 /// Finds the route for method and request target.
 pub fn route(method: &str, target: &str) -> Route {
     if target.len() > MAX_TARGET {
@@ -274,6 +298,35 @@ mod tests {
                 allow: "GET, HEAD, POST"
             }
         );
+    }
+
+    #[test]
+    fn a_base_path_is_taken_off_once_and_only_as_a_whole() {
+        for (base, target, ours) in [
+            (
+                "/tls",
+                "/tls/c/AbCdEf0123456789-_?x",
+                "/c/AbCdEf0123456789-_?x",
+            ),
+            ("/tls", "/c/AbCdEf0123456789-_", "/c/AbCdEf0123456789-_"),
+            ("/tls", "/tls", "/"),
+            ("/tls", "/tls/", "/"),
+            ("/tls", "/tls/style.css", "/style.css"),
+            ("/tls", "/tlsx/style.css", "/tlsx/style.css"),
+            ("/tls", "/tls/tls/style.css", "/tls/style.css"),
+            ("/tls", "/TLS/style.css", "/TLS/style.css"),
+            ("/tls", "/tls//style.css", "//style.css"),
+            ("/c", "/c/c/AbCdEf0123456789-_", "/c/AbCdEf0123456789-_"),
+            ("/c", "/c/AbCdEf0123456789-_", "/c/AbCdEf0123456789-_"),
+            ("/a/b", "/a/b/r/AbCdEf0123456789-_", "/r/AbCdEf0123456789-_"),
+            ("", "/tls/", "/tls/"),
+        ] {
+            let front = Front {
+                base: base.to_owned(),
+                ..Front::default()
+            };
+            assert_eq!(front.target("GET", target), ours, "{base} {target}");
+        }
     }
 
     #[test]

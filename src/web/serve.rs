@@ -15,13 +15,13 @@ use crate::web::origin::Origin;
 use crate::web::pages::{Fault, Pages};
 use crate::web::protocol::{Action, Answer, Question, Settings};
 use crate::web::reply::Reply;
-use crate::web::routes::{self, MAX_BODY, Route};
+use crate::web::routes::{self, Front, MAX_BODY, Route};
 use crate::web::{form, inbox_form};
 
 /// All that a request needs; shared by all.
 pub struct Service {
     pages: Pages,
-    trusted_proxies: Vec<IpAddr>,
+    front: Front,
     guesses: Mutex<Guesses>,
     mover: Arc<MoverLink>,
 }
@@ -29,18 +29,21 @@ pub struct Service {
 impl Service {
     /// A service that asks this mover.
     pub fn new(settings: &Settings, mover: Arc<MoverLink>) -> Self {
-        let trusted_proxies = settings.trusted_proxies.clone();
+        let front = Front {
+            trusted_proxies: settings.trusted_proxies.clone(),
+            base: settings.base_path.clone(),
+        };
         Self {
             pages: Pages::new(settings),
-            trusted_proxies,
+            front,
             guesses: Mutex::default(),
             mover,
         }
     }
 
-    /// Proxies whose `X-Forwarded-For` is believed.
-    pub(crate) fn trusted_proxies(&self) -> &[IpAddr] {
-        &self.trusted_proxies
+    /// What stands between clients and us.
+    pub(crate) fn front(&self) -> &Front {
+        &self.front
     }
 
     /// What a client hears whose request the gate does not let in: a page where a sender may read it, else one line.

@@ -121,6 +121,7 @@ fn supervisor(stage: &Stage, program: PathBuf) -> Supervisor {
     let desk = Arc::new(Desk::new(store, engine, keys, &config));
     let settings = Settings {
         admin_contact: "postmaster@sender.test".to_owned(),
+        base_path: String::new(),
         trusted_proxies: Vec::new(),
         templates: Default::default(),
     };

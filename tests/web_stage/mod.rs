@@ -201,6 +201,7 @@ fn play(stream: &UnixStream, notes: &Mutex<Vec<Question>>, mut script: Box<Scrip
             assert_eq!(number, 0);
             Some(Answer::Welcome(Box::new(Settings {
                 admin_contact: "helpdesk@sender.test".to_owned(),
+                base_path: String::new(),
                 trusted_proxies: vec!["127.0.0.1".parse().unwrap()],
                 templates: Default::default(),
             })))

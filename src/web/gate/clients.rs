@@ -17,6 +17,7 @@ use super::head::Refusal;
 use super::incoming::{Incoming, Progress, Whole};
 use super::places::{Places, Stage};
 use crate::web::origin::Origin;
+use crate::web::routes::Front;
 
 /// What a client has come to.
 pub(crate) enum Event {
@@ -59,7 +60,7 @@ enum Phase {
 pub(crate) struct Clients {
     poll: Arc<OwnedFd>,
     limits: Limits,
-    proxies: Vec<IpAddr>,
+    front: Front,
     all: HashMap<u64, Client>,
     places: Places,
     held: usize,
@@ -69,11 +70,11 @@ pub(crate) struct Clients {
 
 impl Clients {
     /// None yet.
-    pub(crate) fn new(poll: Arc<OwnedFd>, limits: Limits, proxies: Vec<IpAddr>) -> Self {
+    pub(crate) fn new(poll: Arc<OwnedFd>, limits: Limits, front: Front) -> Self {
         Self {
             poll,
             limits,
-            proxies,
+            front,
             all: HashMap::new(),
             places: Places::default(),
             held: 0,
@@ -144,7 +145,8 @@ impl Clients {
         stream.set_nonblocking(true)?;
         epoll::add(&self.poll, &stream, EventData::new_u64(id), EventFlags::IN)?;
         let trusted = self
-            .proxies
+            .front
+            .trusted_proxies
             .iter()
             .any(|proxy| proxy.to_canonical() == peer);
         let client = Client {
@@ -198,7 +200,7 @@ impl Clients {
             return self.too_late(id);
         }
         let had_head = incoming.head().is_some();
-        match incoming.take(&scratch[..count], client.peer, &self.proxies) {
+        match incoming.take(&scratch[..count], client.peer, &self.front) {
             Progress::Head => {}
             Progress::Body { tell } => {
                 if !had_head {

@@ -8,7 +8,7 @@ use std::net::IpAddr;
 
 use httparse::{EMPTY_HEADER, Error, Status};
 
-use crate::web::routes::{self, MAX_BODY, MAX_TARGET, Route};
+use crate::web::routes::{self, Front, MAX_BODY, MAX_TARGET, Route};
 
 /// The longest head, in octets: browsers send below 4,096, and a proxy adds a few hundred.
 pub const MAX_HEAD: usize = 16 * 1024;
@@ -52,7 +52,7 @@ pub enum Refusal {
 pub struct Head {
     /// One of HTTP's own.
     pub method: String,
-    /// Begins with a slash, and is printable ASCII.
+    /// Begins with a slash, and is printable ASCII; without the path of `link.base_url`.
     pub target: String,
     /// The address that the request came from, as far as can be known.
     pub client: IpAddr,
@@ -96,7 +96,7 @@ impl Head {
 ///
 /// # Errors
 /// [`Refusal`]: what the client hears instead of an answer.
-pub fn parse(octets: &[u8], peer: IpAddr, proxies: &[IpAddr]) -> Result<Head, Refusal> {
+pub fn parse(octets: &[u8], peer: IpAddr, front: &Front) -> Result<Head, Refusal> {
     let mut headers = [EMPTY_HEADER; MAX_HEADERS];
     let mut request = httparse::Request::new(&mut headers);
     match request.parse(octets) {
@@ -111,6 +111,7 @@ pub fn parse(octets: &[u8], peer: IpAddr, proxies: &[IpAddr]) -> Result<Head, Re
     let headers = Headers(request.headers);
     check_method(method)?;
     check_target(target)?;
+    let target = front.target(method, target);
     match (request.version, headers.all("Host").count()) {
         (Some(0), 0) | (_, 1) => {}
         _ => return Err(Refusal::Malformed),
@@ -135,7 +136,11 @@ pub fn parse(octets: &[u8], peer: IpAddr, proxies: &[IpAddr]) -> Result<Head, Re
     Ok(Head {
         method: method.to_owned(),
         target: target.to_owned(),
-        client: routes::client(peer, forwarded.iter().map(AsRef::as_ref), proxies),
+        client: routes::client(
+            peer,
+            forwarded.iter().map(AsRef::as_ref),
+            &front.trusted_proxies,
+        ),
         language: headers
             .texts("Accept-Language")
             .collect::<Vec<_>>()

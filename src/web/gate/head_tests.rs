@@ -5,7 +5,14 @@ const PEER: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 9));
 const PAGE: &str = "/c/AbCdEf0123456789-_";
 
 fn read(head: &str) -> Result<Head, Refusal> {
-    parse(head.as_bytes(), PEER, &[])
+    parse(head.as_bytes(), PEER, &Front::default())
+}
+
+fn behind(proxies: &[IpAddr]) -> Front {
+    Front {
+        trusted_proxies: proxies.to_vec(),
+        ..Front::default()
+    }
 }
 
 fn get(target: &str, headers: &str) -> Result<Head, Refusal> {
@@ -33,13 +40,16 @@ fn only_what_posttls_reads_goes_on() {
 
 #[test]
 fn a_forwarded_address_counts_only_from_a_trusted_proxy() {
+    let client = |head: &str, proxies: &[IpAddr]| {
+        parse(head.as_bytes(), PEER, &behind(proxies))
+            .unwrap()
+            .client
+    };
     let head = "GET / HTTP/1.0\r\nX-Forwarded-For: 203.0.113.5\r\n\r\n";
-    let client = |proxies: &[IpAddr]| parse(head.as_bytes(), PEER, proxies).unwrap().client;
-    assert_eq!(client(&[]), PEER);
-    assert_eq!(client(&[PEER]).to_string(), "203.0.113.5");
+    assert_eq!(client(head, &[]), PEER);
+    assert_eq!(client(head, &[PEER]).to_string(), "203.0.113.5");
     let head = "GET / HTTP/1.0\r\nX-Forwarded-For: 1.1.1.1\r\nX-Forwarded-For: \u{e9}, 203.0.113.5\r\n\r\n";
-    let client = parse(head.as_bytes(), PEER, &[PEER]).unwrap().client;
-    assert_eq!(client.to_string(), "203.0.113.5");
+    assert_eq!(client(head, &[PEER]).to_string(), "203.0.113.5");
 }
 
 #[test]

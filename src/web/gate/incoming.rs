@@ -6,7 +6,7 @@
 use std::net::IpAddr;
 
 use super::head::{self, Head, MAX_HEAD, Refusal};
-use crate::web::routes::MAX_TARGET;
+use crate::web::routes::{Front, MAX_TARGET};
 
 /// The longest request line: method, target and version.
 const MAX_LINE: usize = MAX_TARGET + 64;
@@ -76,7 +76,7 @@ impl Incoming {
     }
 
     /// Takes what was read from the connection.
-    pub fn take(&mut self, chunk: &[u8], peer: IpAddr, proxies: &[IpAddr]) -> Progress {
+    pub fn take(&mut self, chunk: &[u8], peer: IpAddr, front: &Front) -> Progress {
         self.octets.extend_from_slice(chunk);
         let mut tell = false;
         if self.head.is_none() {
@@ -85,7 +85,7 @@ impl Incoming {
                 Ok(None) => return Progress::Head,
                 Err(refusal) => return Progress::Refused(refusal),
             };
-            let head = match head::parse(&self.octets[..end], peer, proxies) {
+            let head = match head::parse(&self.octets[..end], peer, front) {
                 Ok(head) => head,
                 Err(refusal) => return Progress::Refused(refusal),
             };
@@ -153,7 +153,7 @@ mod tests {
         b"POST /c/AbCdEf0123456789-_ HTTP/1.1\r\nHost: x\r\nContent-Length: 11\r\n\r\naction=send";
 
     fn refused(octets: &[u8]) -> Option<Refusal> {
-        match Incoming::default().take(octets, PEER, &[]) {
+        match Incoming::default().take(octets, PEER, &Front::default()) {
             Progress::Refused(refusal) => Some(refusal),
             _ => None,
         }
@@ -164,13 +164,13 @@ mod tests {
         let mut incoming = Incoming::default();
         let (last, others) = FORM.split_last().unwrap();
         for octet in others {
-            let progress = incoming.take(&[*octet], PEER, &[]);
+            let progress = incoming.take(&[*octet], PEER, &Front::default());
             assert!(matches!(
                 progress,
                 Progress::Head | Progress::Body { tell: false }
             ));
         }
-        let Progress::Complete(whole) = incoming.take(&[*last], PEER, &[]) else {
+        let Progress::Complete(whole) = incoming.take(&[*last], PEER, &Front::default()) else {
             panic!("not complete");
         };
         let sent = String::from_utf8(whole.for_tiny_http()).unwrap();
@@ -180,7 +180,8 @@ mod tests {
     #[test]
     fn what_follows_a_request_does_not_go_on() {
         let two = [FORM, b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"].concat();
-        let Progress::Complete(whole) = Incoming::default().take(&two, PEER, &[]) else {
+        let Progress::Complete(whole) = Incoming::default().take(&two, PEER, &Front::default())
+        else {
             panic!("not complete");
         };
         assert!(whole.for_tiny_http().ends_with(b"\r\n\r\naction=send"));
@@ -191,15 +192,15 @@ mod tests {
         let head = b"POST /c/AbCdEf0123456789-_ HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\nExpect: 100-continue\r\n\r\n";
         let mut incoming = Incoming::default();
         assert_eq!(
-            incoming.take(head, PEER, &[]),
+            incoming.take(head, PEER, &Front::default()),
             Progress::Body { tell: true }
         );
         assert_eq!(
-            incoming.take(b"a", PEER, &[]),
+            incoming.take(b"a", PEER, &Front::default()),
             Progress::Body { tell: false }
         );
         assert!(matches!(
-            incoming.take(b"bc", PEER, &[]),
+            incoming.take(b"bc", PEER, &Front::default()),
             Progress::Complete(_)
         ));
     }
@@ -235,11 +236,11 @@ mod tests {
             for octets in [&octets[..], &[FORM, &octets].concat()] {
                 let (first, rest) = octets.split_at(cut.min(octets.len()));
                 let mut pieces = Incoming::default();
-                let progress = match pieces.take(first, PEER, &[]) {
+                let progress = match pieces.take(first, PEER, &Front::default()) {
                     ended @ (Progress::Complete(_) | Progress::Refused(_)) => ended,
-                    _ => pieces.take(rest, PEER, &[]),
+                    _ => pieces.take(rest, PEER, &Front::default()),
                 };
-                prop_assert_eq!(progress, Incoming::default().take(octets, PEER, &[]));
+                prop_assert_eq!(progress, Incoming::default().take(octets, PEER, &Front::default()));
             }
         }
     }

@@ -99,7 +99,7 @@ impl Gate {
         for (id, source) in [(LISTENER, listener.as_fd()), (STOP, stop.as_fd())] {
             epoll::add(&poll, source, EventData::new_u64(id), EventFlags::IN)?;
         }
-        let proxies = service.trusted_proxies().to_vec();
+        let front = service.front().clone();
         let mut slots = Slots::new(
             Arc::clone(&poll),
             Arc::clone(service),
@@ -113,7 +113,7 @@ impl Gate {
             listener,
             stop,
             service: Arc::clone(service),
-            clients: Clients::new(Arc::clone(&poll), limits.clone(), proxies),
+            clients: Clients::new(Arc::clone(&poll), limits.clone(), front),
             line: Line::new(limits.under_way_of_one),
             poll,
             slots,

@@ -10,7 +10,7 @@ use libfuzzer_sys::fuzz_target;
 use posttls::web::gate::answer::{Answer, Broken};
 use posttls::web::gate::head::{CLIENT, Head, MAX_HEAD};
 use posttls::web::gate::incoming::{Incoming, Progress};
-use posttls::web::routes::{MAX_BODY, MAX_TARGET, Route, route};
+use posttls::web::routes::{Front, MAX_BODY, MAX_TARGET, Route, route};
 
 const PEER: &str = "192.0.2.9";
 
@@ -51,7 +51,7 @@ fn request(input: &[u8]) {
         let mut incoming = Incoming::default();
         let mut last = Progress::Head;
         for piece in pieces {
-            last = incoming.take(piece, peer, &[]);
+            last = incoming.take(piece, peer, &Front::default());
             if matches!(last, Progress::Complete(_) | Progress::Refused(_)) {
                 break;
             }
