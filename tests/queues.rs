@@ -82,40 +82,96 @@ fn none_of_these_queues_hashed() {
     moves_cross(&Stage::with(|options| options.hash_queues("corrupt", 1)));
 }
 
-#[test]
-fn what_an_admin_held_stays_on_hold_for_the_others() {
-    let stage = Stage::new();
-    let to = ["bob@plain.test", "eve@plain.test"];
-    let (queue_id, link) = stage.stuck(&to, "held");
-    stage.in_queue(&queue_id, "deferred");
-    stage.run("postsuper", Instance::Encrypt, &["-h", &queue_id]);
-    stage.in_queue(&queue_id, "hold");
-    let answer = stage.post(&link, "action=send&recipient=bob%40plain.test");
-    assert_eq!(answer.status, 200);
-    stage.arrival("bob@plain.test");
-    stage.becomes(&queue_id, "bob@plain.test", "released");
-    assert_eq!(
-        stage.sandbox.queue_of(Instance::Encrypt, &queue_id),
-        Some("hold")
-    );
-    assert_eq!(stage.pending(&queue_id), ["eve@plain.test"]);
-    // The hold is no obstacle for the last one either.
-    assert_eq!(stage.post(&link, "action=send").status, 200);
-    stage.arrival("eve@plain.test");
-    stage.queues_are_empty();
-    assert_eq!(to.map(|recipient| stage.attempts(recipient)), [1, 1]);
+/// Puts a message on hold as an administrator, and waits until PostTLS knows.
+fn hold(stage: &Stage, queue_id: &str) {
+    stage.in_queue(queue_id, "deferred");
+    stage.watched(queue_id);
+    stage.run("postsuper", Instance::Encrypt, &["-h", queue_id]);
+    stage.in_queue(queue_id, "hold");
+    stage.wait("PostTLS to see the hold", || {
+        stage.case(queue_id)["held_at"].is_i64().then_some(())
+    });
+}
+
+/// The message lies where it lay, and nobody got it.
+fn is_held(stage: &Stage, queue_id: &str, to: &[&str]) {
+    let place = stage.sandbox.queue_of(Instance::Encrypt, queue_id);
+    assert_eq!(place, Some("hold"));
+    for recipient in to {
+        assert_eq!(stage.attempts(recipient), 0, "{recipient}");
+    }
+    assert_eq!(stage.pending(queue_id).len(), to.len());
+}
+
+fn let_go(stage: &Stage, queue_id: &str) {
+    stage.run("postsuper", Instance::Encrypt, &["-H", queue_id]);
 }
 
 #[test]
-fn what_an_admin_held_is_released_for_its_only_recipient() {
+fn what_an_admin_holds_stays_until_the_admin_lets_it_go() {
     let stage = Stage::new();
-    let (queue_id, link) = stage.stuck(&["bob@plain.test"], "held-alone");
-    stage.in_queue(&queue_id, "deferred");
-    stage.run("postsuper", Instance::Encrypt, &["-h", &queue_id]);
-    assert_eq!(stage.post(&link, "action=send").status, 200);
+    let to = ["bob@plain.test", "eve@plain.test"];
+    let (queue_id, link) = stage.stuck(&to, "held");
+    hold(&stage, &queue_id);
+    let holds = "Your administrator holds this message";
+    assert!(stage.get(&link).body.contains(holds));
+    let said = stage.said(&["case", &queue_id]);
+    assert!(said.contains("ON HOLD by an administrator since"), "{said}");
+    let answer = stage.post(&link, "action=send&recipient=bob%40plain.test");
+    assert_eq!(answer.status, 200);
+    assert!(
+        answer.body.contains("Your administrator holds the message"),
+        "{answer:?}"
+    );
+    assert!(!answer.body.contains("repair"), "{answer:?}");
+    // A click of the sender, one of the admin, a restart, and some tries in the background do not move it.
+    stage.posttls(&["delete", &queue_id, "--recipient", "eve@plain.test"]);
+    std::thread::sleep(std::time::Duration::from_millis(2500));
+    is_held(&stage, &queue_id, &to);
+    stage.sandbox.stop_httpd();
+    stage.sandbox.start_httpd(&[]).expect("posttls-httpd");
+    std::thread::sleep(std::time::Duration::from_millis(2500));
+    is_held(&stage, &queue_id, &to);
+    assert_eq!(stage.states(&queue_id)["bob@plain.test"], "releasing");
+    assert_eq!(stage.states(&queue_id)["eve@plain.test"], "deleting");
+
+    stage.watched(&queue_id);
+    let_go(&stage, &queue_id);
     stage.arrival("bob@plain.test");
+    stage.becomes(&queue_id, "bob@plain.test", "released");
+    stage.becomes(&queue_id, "eve@plain.test", "deleted");
     stage.queues_are_empty();
-    assert_eq!(stage.attempts("bob@plain.test"), 1);
+    assert_eq!(to.map(|recipient| stage.attempts(recipient)), [1, 0]);
+    let case = stage.case(&queue_id);
+    let events = case["events"].as_array().expect("events");
+    for what in ["held", "let-go"] {
+        let count = events.iter().filter(|event| event["what"] == what).count();
+        assert_eq!(count, 1, "{what}: {case}");
+    }
+}
+
+#[test]
+fn what_is_let_go_before_anybody_decides_is_as_it_was() {
+    let stage = Stage::new();
+    let to = ["bob@plain.test", "eve@plain.test"];
+    let (queue_id, link) = stage.stuck(&to, "let-go");
+    hold(&stage, &queue_id);
+    let_go(&stage, &queue_id);
+    stage.wait("PostTLS to see that it is free", || {
+        stage.case(&queue_id)["held_at"].is_null().then_some(())
+    });
+    assert!(!stage.get(&link).body.contains("Your administrator holds"));
+    stage.in_queue(&queue_id, "deferred");
+    let answer = stage.post(&link, "action=send&recipient=bob%40plain.test");
+    assert_eq!(answer.status, 200);
+    stage.arrival("bob@plain.test");
+    stage.in_queue(&queue_id, "deferred");
+    assert_eq!(stage.pending(&queue_id), ["eve@plain.test"]);
+    // A hold of ours is nobody else's.
+    assert!(stage.case(&queue_id)["held_at"].is_null());
+    let case = stage.case(&queue_id);
+    let events = case["events"].as_array().expect("events");
+    assert_eq!(events.iter().filter(|one| one["what"] == "held").count(), 1);
 }
 
 #[test]

@@ -137,6 +137,14 @@ pub(super) fn show(options: &CaseOptions, config: &Path) -> Done {
                 text::moment(until)
             );
         }
+        if let Some(at) = case.held_at.filter(|_| case.state != CaseState::Closed) {
+            let _ = writeln!(
+                out,
+                "    ON HOLD by an administrator since {}: decisions wait until it is let go (postsuper -H {})",
+                clock(at),
+                case.key.queue_id
+            );
+        }
         for recipient in recipients {
             let _ = writeln!(out, "    {}", line(recipient));
             let _ = writeln!(
@@ -213,8 +221,12 @@ fn headline(case: &Case) -> String {
     let redacted = case.redacted_at.map_or_else(String::new, |at| {
         format!(", personal data removed {}", clock(at))
     });
+    let held = match case.held_at {
+        Some(_) if case.state != CaseState::Closed => ", on hold by an administrator",
+        _ => "",
+    };
     format!(
-        "{}  {}  from=<{sender}>  {}{why}, {told}{found}{redacted}",
+        "{}  {}  from=<{sender}>  {}{why}, {told}{found}{held}{redacted}",
         case.key.queue_id,
         clock(case.key.arrival * 1000),
         case.state

@@ -88,6 +88,8 @@ pub struct Case {
     pub closed_why: Option<String>,
     /// When it lost its personal data, in Unix milliseconds: what stands for addresses then is none.
     pub redacted_at: Option<i64>,
+    /// Since when an administrator holds the message, in Unix milliseconds.
+    pub held_at: Option<i64>,
 }
 
 /// Seconds that a message is expected to stay queued when nobody said: Postfix's default five days.

@@ -2,6 +2,7 @@
 //! now. The steps themselves are in [`super::steps`].
 
 use std::collections::HashSet;
+use std::fmt;
 use std::sync::{Arc, Condvar, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
@@ -14,16 +15,40 @@ use crate::case::{CaseId, MessageKey, MoveStep};
 use crate::postfix::Instance;
 use crate::postfix::instance::PostfixError;
 
-/// Why a decision waits for an admin.
-const STOPPED: &str = "an earlier decision about this message was stopped for an admin to look at (`posttls resolve`)";
-
 /// How far one try of a move has come.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Progress {
     /// The move is finished, or stopped for an admin to look at.
     Ended,
     /// It has to wait, for the reason given.
-    Later(&'static str),
+    Later(Later),
+}
+
+/// Why a move has to wait.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Later {
+    /// A delivery agent has the message.
+    Delivery,
+    /// An administrator holds it.
+    Hold,
+    /// Somebody has moved it out of the hold queue in the middle of a step.
+    Moved,
+    /// Somebody is at the same case.
+    Turn,
+    /// An earlier move of the message is stopped.
+    Stopped,
+}
+
+impl fmt::Display for Later {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Delivery => "a delivery of the message is under way",
+            Self::Hold => "an administrator holds the message (postsuper -h)",
+            Self::Moved => "somebody has moved the message out of the hold queue just now",
+            Self::Stopped => "an earlier decision about this message was stopped for an admin to look at (`posttls resolve`)",
+            Self::Turn => "another decision on the same message is being carried out",
+        })
+    }
 }
 
 /// The two instances, as they are set up now.
@@ -135,9 +160,7 @@ impl Engine {
         deadline: Instant,
     ) -> Result<Progress, MoveError> {
         let Some(_turn) = self.turn(case, turn) else {
-            return Ok(Progress::Later(
-                "another decision on the same message is being carried out",
-            ));
+            return Ok(Progress::Later(Later::Turn));
         };
         let key = self
             .store
@@ -172,9 +195,9 @@ impl Engine {
     ) -> Result<Progress, MoveError> {
         while let Some((other, step)) = self.store.in_the_way(case, id)? {
             if step == MoveStep::Conflict {
-                let why = format!("{}: {STOPPED}", key.queue_id);
+                let why = format!("{}: {}", key.queue_id, Later::Stopped);
                 self.store.note_hindrance(case, &why)?;
-                return Ok(Progress::Later(STOPPED));
+                return Ok(Progress::Later(Later::Stopped));
             }
             match self.walk(other, case, key, deadline)? {
                 Progress::Ended => {}

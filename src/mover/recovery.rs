@@ -8,8 +8,9 @@ use std::time::Instant;
 
 use log::{error, warn};
 
+use super::engine::Later;
 use super::source::{self, Source};
-use super::steps::{BUSY, Outcomes, Steps, Waits};
+use super::steps::{Outcomes, Steps, Waits};
 use super::{MoveError, Sighting, copy, shown};
 use crate::case::store::Move;
 use crate::case::{MoveStep, Outcome};
@@ -52,11 +53,11 @@ impl Steps<'_> {
             (Sighting::Queued(Queue::Hold), _) => {
                 match source::lock_held(self.encrypt, self.key, deadline)? {
                     Some(source) if source.is_message(self.key) => (Queue::Hold, source),
-                    _ => return Ok(Some(BUSY)),
+                    _ => return Ok(Some(Later::Delivery)),
                 }
             }
             (Sighting::Queued(queue), Some(source)) => (queue, source),
-            (Sighting::Queued(_), None) => return Ok(Some(BUSY)),
+            (Sighting::Queued(_), None) => return Ok(Some(Later::Delivery)),
             (Sighting::Gone, _) => {
                 if matches!(copied, Copied::NotReady | Copied::Ready) {
                     return self.conflict(journal, "was removed");

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use log::{error, info, warn};
 
-use super::engine::Progress;
+use super::engine::{Later, Progress};
 use super::{Desk, MoveError};
 use crate::case::CaseId;
 use crate::case::store::{MoveId, Store};
@@ -49,12 +49,13 @@ impl Retries {
         }
         let known: HashSet<MoveId> = owed.iter().map(|(id, _)| *id).collect();
         self.next.retain(|id, _| known.contains(id));
+        let let_go = desk.moved();
         let (tried, fresh): (Vec<_>, Vec<_>) = owed
             .into_iter()
             .partition(|(id, _)| self.next.contains_key(id));
         for (id, case) in tried {
             let due = |(when, _): &(Instant, Duration)| *when <= Instant::now();
-            if self.next.get(&id).is_none_or(due) {
+            if let_go.contains(&case) || self.next.get(&id).is_none_or(due) {
                 self.try_one(id, case, desk);
             }
         }
@@ -87,6 +88,12 @@ impl Retries {
         match result {
             Ok(Progress::Ended) => {
                 self.next.remove(&id);
+                return;
+            }
+            // The lookout says when it is let go; this is for what it could not see.
+            Ok(Progress::Later(Later::Hold)) => {
+                let pause = pause.max(RETRY_MOST);
+                self.next.insert(id, (Instant::now() + pause, pause));
                 return;
             }
             // A delivery under way may end any second: its sender is waiting for us.

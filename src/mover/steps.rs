@@ -18,6 +18,7 @@ use std::time::Instant;
 use fail::fail_point;
 use log::{info, warn};
 
+use super::engine::Later;
 use super::source::{self, Source};
 use super::{MoveError, Sighting, copy, handover, shown};
 use crate::case::store::{Move, MoveRecipient, Store};
@@ -25,10 +26,7 @@ use crate::case::{Action, MessageKey, MoveStep, Outcome, Recipient};
 use crate::postfix::{Instance, Queue, QueueId, mark_done};
 
 /// Why a move has to wait; `None` when its journal has advanced.
-pub type Waits = Option<&'static str>;
-
-pub(super) const BUSY: &str = "a delivery of the message is under way";
-const MOVED: &str = "somebody has moved the message out of the hold queue just now";
+pub type Waits = Option<Later>;
 
 /// One move of one message between two instances.
 pub struct Steps<'a> {
@@ -54,7 +52,7 @@ struct Begun {
 
 enum Prepared {
     Begun(Box<Begun>),
-    Waits(&'static str),
+    Waits(Later),
     Gone,
 }
 
@@ -93,14 +91,27 @@ impl Steps<'_> {
         self.mark(journal, &begun.source, &begun.outcomes)
     }
 
-    /// Puts the message on hold, remembering whether it was before.
+    fn note_hold(&self, journal: &Move) -> Result<(), MoveError> {
+        if self.store.note_hold(journal.case, true)? {
+            info!("{}, on hold by an administrator", shown(self.key));
+        }
+        Ok(())
+    }
+
+    /// Puts the message on hold, remembering whether another move had done so before. What an administrator holds stays
+    /// until it is let go.
     fn hold(&self, journal: &Move, deadline: Instant) -> Result<Waits, MoveError> {
         loop {
             match source::sight(self.encrypt, self.key)?.0 {
                 // `prepare` finds that it is gone, too.
                 Sighting::Gone => return Ok(None),
                 Sighting::Queued(Queue::Hold) => {
-                    // A hold that the journal does not know of is not ours, and stays afterwards.
+                    // A hold that the journal does not know of is an administrator's.
+                    if !self.store.holds(journal.case)? {
+                        self.note_hold(journal)?;
+                        return Ok(Some(Later::Hold));
+                    }
+                    // Of another move of the message, perhaps: who ends that ends it.
                     let now = self.store.load_move(journal.id)?;
                     if now.is_some_and(|now| now.held_before.is_none()) {
                         self.store.remember_hold(journal.id, Some(true))?;
@@ -120,7 +131,7 @@ impl Steps<'_> {
                 Sighting::Queued(Queue::Active | Queue::Incoming) => {}
             }
             if !source::pause(deadline) {
-                return Ok(Some(BUSY));
+                return Ok(Some(Later::Delivery));
             }
         }
     }
@@ -131,7 +142,7 @@ impl Steps<'_> {
         let Some(mut source) = source::lock_held(self.encrypt, self.key, deadline)? else {
             return Ok(match source::sight(self.encrypt, self.key)?.0 {
                 Sighting::Gone => Prepared::Gone,
-                Sighting::Queued(_) => Prepared::Waits(BUSY),
+                Sighting::Queued(_) => Prepared::Waits(Later::Delivery),
             });
         };
         if !source.is_message(self.key) {
@@ -212,7 +223,7 @@ impl Steps<'_> {
             // Released a moment before, it may be with the queue manager, who delivers from memory. Nothing is marked.
             if !source.is_still_there() {
                 source.unseal().map_err(fault)?;
-                return Ok(Some(MOVED));
+                return Ok(Some(Later::Moved));
             }
         }
         mark_done(&source.file, &offsets).map_err(|error| fault(std::io::Error::other(error)))?;
@@ -220,7 +231,7 @@ impl Steps<'_> {
         source.file.sync_all().map_err(fault)?;
         fail_point!("move::synced");
         if !source.is_still_there() {
-            return Ok(Some(MOVED));
+            return Ok(Some(Later::Moved));
         }
         // The journal that was handed in may be older than the name.
         let name = self

@@ -265,6 +265,11 @@ impl Sweep {
         let (Sighting::Queued(queue), Some(source)) = (sighting, source) else {
             return Ok(Found::Restless(None));
         };
+        // The lookout has seen it as a rule.
+        let held = queue == Queue::Hold && !self.store.holds(case.id)?;
+        if held != case.held_at.is_some() {
+            self.store.note_hold(case.id, held)?;
+        }
         // What is on hold is an admin's matter, or ours in the middle of a move.
         if queue != Queue::Hold {
             self.join(instance, config, case, &source, &recipients)?;

@@ -71,6 +71,7 @@ fn case(number: i64, subject: &str) -> Case {
         closed_at: None,
         closed_why: None,
         redacted_at: None,
+        held_at: None,
     }
 }
 

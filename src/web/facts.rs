@@ -63,6 +63,9 @@ pub struct CaseView {
     pub retry_until: Option<Moment>,
     /// Why it was closed: a state of recipients or `mixed`; `None` while it is not.
     pub closed: Option<String>,
+    /// Does an administrator hold the message?
+    #[serde(default)]
+    pub held: bool,
     /// All recipients that are known to be stuck, in the order of the case.
     pub recipients: Vec<RecipientView>,
     /// The days for which a choice may be remembered, ascending; empty when it may not.
@@ -100,6 +103,9 @@ pub struct RecipientView {
     /// Is a decision recorded for it that could not be carried out, and will not be before something is mended?
     #[serde(default)]
     pub hindered: bool,
+    /// Is a decision recorded for it that waits until an administrator lets the message go?
+    #[serde(default)]
+    pub held: bool,
     /// What the decision just submitted did for it; `None` when that decision did not name it.
     pub outcome: Option<Outcome>,
 }
@@ -167,6 +173,9 @@ pub struct MessageView {
     pub arrived: Moment,
     /// Until when Postfix keeps trying, where known.
     pub retry_until: Option<Moment>,
+    /// Does an administrator hold it?
+    #[serde(default)]
+    pub held: bool,
     /// The first of its recipients that wait.
     pub recipients: Vec<RecipientView>,
     /// How many more do.

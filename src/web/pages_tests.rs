@@ -39,6 +39,7 @@ pub(crate) fn case(open: usize) -> CaseView {
         may_send: true,
         may_remember: true,
         hindered: false,
+        held: false,
         outcome: None,
     };
     CaseView {
@@ -48,6 +49,7 @@ pub(crate) fn case(open: usize) -> CaseView {
         arrived: moment(1_795_338_900),
         retry_until: Some(moment(1_795_770_900)),
         closed: None,
+        held: false,
         recipients: (1..=open as i64).map(recipient).collect(),
         remember: Vec::new(),
         remembered: Vec::new(),
@@ -214,6 +216,7 @@ fn inbox(messages: u64, page: u32) -> InboxView {
             subject: format!("Offer <{number}>"),
             arrived: moment(1_795_338_900),
             retry_until: Some(moment(1_795_770_900)),
+            held: false,
             recipients,
             more: number as u64 - 1,
         }

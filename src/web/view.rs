@@ -25,6 +25,7 @@ struct Message {
     arrived: String,
     retry_until: String,
     closed: Option<String>,
+    held: bool,
 }
 
 /// One recipient.
@@ -46,6 +47,7 @@ pub(super) struct Recipient {
     /// Neither done with nor to be decided: its reason is worth showing.
     waiting: bool,
     hindered: bool,
+    held: bool,
     outcome: Option<Outcome>,
     mark: Option<&'static str>,
 }
@@ -83,6 +85,7 @@ impl From<&RecipientView> for Recipient {
             may_send: recipient.may_send,
             waiting: matches!(recipient.state, Open | Kept | NotOffered),
             hindered: recipient.hindered,
+            held: recipient.held,
             outcome: recipient.outcome,
             mark: recipient.outcome.map(mark),
         }
@@ -101,6 +104,7 @@ pub(crate) fn message(case: &CaseView, language: Language) -> Value {
             .map(|until| language.moment(until))
             .unwrap_or_default(),
         closed: case.closed.clone(),
+        held: case.held,
     }))
 }
 
@@ -175,6 +179,13 @@ pub(crate) fn headline(case: &CaseView) -> &'static str {
         _ if case
             .recipients
             .iter()
+            .any(|r| r.held && r.outcome == Some(Outcome::Recorded)) =>
+        {
+            "held"
+        }
+        _ if case
+            .recipients
+            .iter()
             .any(|r| r.hindered && r.outcome == Some(Outcome::Recorded)) =>
         {
             "hindered"
@@ -202,6 +213,8 @@ mod tests {
         assert_eq!(headline(&view), "recorded");
         view.recipients[0].hindered = true;
         assert_eq!(headline(&view), "hindered");
+        view.recipients[0].held = true;
+        assert_eq!(headline(&view), "held");
         view.recipients[0].outcome = Some(Outcome::AlreadyDecided);
         assert_eq!(headline(&view), "partly");
     }

@@ -48,6 +48,7 @@ struct Message {
     retry_until: String,
     recipients: Vec<Recipient>,
     more: u64,
+    held: bool,
 }
 
 #[derive(Debug, Serialize)]
@@ -133,6 +134,7 @@ fn message(view: &MessageView, language: Language) -> Message {
             .unwrap_or_default(),
         recipients: view.recipients.iter().map(recipient).collect(),
         more: view.more,
+        held: view.held,
     }
 }
 

@@ -87,6 +87,13 @@ fn run(stage: &Stage, verb: &str) -> Vec<Race> {
     }
     let unfinished = "SELECT count(*) FROM moves WHERE step NOT IN ('done', 'conflict')";
     stage.wait("the end of all moves", || {
+        // What the admin was the first to hold waits for the admin.
+        for race in races.iter().filter(|_| verb == "-h") {
+            if stage.case(&race.queue_id)["held_at"].is_i64() {
+                let id = &race.queue_id;
+                stage.run("postsuper", Instance::Encrypt, &["-H", id]);
+            }
+        }
         (stage.number_of(unfinished) == 0).then_some(())
     });
     settle_conflicts(stage, &races);

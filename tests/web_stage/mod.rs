@@ -268,6 +268,7 @@ pub fn recipient(
         may_send: true,
         may_remember: false,
         hindered: false,
+        held: false,
         outcome: None,
     }
 }
@@ -280,6 +281,7 @@ pub fn case(recipients: Vec<RecipientView>) -> CaseView {
         arrived: moment(1_795_338_900),
         retry_until: Some(moment(1_795_770_900)),
         closed: None,
+        held: false,
         recipients,
         remember: Vec::new(),
         remembered: Vec::new(),

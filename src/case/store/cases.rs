@@ -9,7 +9,7 @@ use crate::address::Address;
 use crate::case::{Case, CaseId, CaseState, MessageKey, News, Recipient, RecipientState};
 use crate::postfix::QueueId;
 
-pub(super) const CASE_COLUMNS: &str = "id, queue_id, sender, arrival, subject, message_id, retry_until, state, opened_at, notified_at, source, asked, closed_at, closed_why, redacted_at";
+pub(super) const CASE_COLUMNS: &str = "id, queue_id, sender, arrival, subject, message_id, retry_until, state, opened_at, notified_at, source, asked, closed_at, closed_why, redacted_at, held_at";
 
 /// How a recipient left the queue without PostTLS.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,6 +43,7 @@ pub(super) fn case_of(row: &Row<'_>) -> rusqlite::Result<Case> {
         closed_at: row.get(12)?,
         closed_why: row.get(13)?,
         redacted_at: row.get(14)?,
+        held_at: row.get(15)?,
     })
 }
 

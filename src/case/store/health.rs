@@ -86,7 +86,7 @@ impl Store {
             std::cmp::Ordering::Greater => Version::Newer,
         };
         let integrity = integrity(&connection).map_err(fault("cannot check the database"))?;
-        // None of these tables has changed since the first version, but the last one.
+        // What is asked of an older version it has had from the first one on.
         let details = (|| {
             let ids = |condition: &str, bound: i64| {
                 connection
@@ -98,7 +98,12 @@ impl Store {
                     .collect::<rusqlite::Result<Vec<String>>>()
             };
             let conflicts = ids("m.step = 'conflict'", i64::MAX)?;
-            let late = ids("m.step NOT IN ('done', 'conflict')", now_ms() - LATE_MS)?;
+            let waiting = match version {
+                // What an administrator holds waits for nobody else.
+                Version::Current => "m.step NOT IN ('done', 'conflict') AND c.held_at IS NULL",
+                Version::Older | Version::Newer => "m.step NOT IN ('done', 'conflict')",
+            };
+            let late = ids(waiting, now_ms() - LATE_MS)?;
             let count = |sql| connection.query_row(sql, [], |row| row.get(0));
             Ok((
                 conflicts,

@@ -15,6 +15,7 @@ mod consents;
 mod health;
 mod hindrance;
 mod history;
+mod holds;
 mod inbox;
 mod letters;
 mod mandatory;

@@ -25,6 +25,7 @@ pub(super) const STEPS: &[&str] = &[
     include_str!("growth.sql"),
     include_str!("clock.sql"),
     include_str!("waiting.sql"),
+    include_str!("hold.sql"),
 ];
 
 /// What tells one file from another: device and inode.

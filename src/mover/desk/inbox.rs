@@ -95,6 +95,7 @@ impl Desk {
             subject: case.subject.clone(),
             arrived: Moment::local(case.key.arrival),
             retry_until: case.retry_until.map(Moment::local),
+            held: case.held_at.is_some(),
             recipients: recipients.collect(),
             more: more as u64,
         })

@@ -8,6 +8,7 @@ mod consent;
 mod inbox;
 mod views;
 
+use std::collections::HashSet;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 use std::time::{Duration, Instant};
 
@@ -347,6 +348,11 @@ impl Desk {
             return Ok(None);
         };
         Ok(Some((case, self.store.recipients(id)?)))
+    }
+
+    /// The cases whose messages have changed queues since this was asked last: one that was held may be free.
+    pub(super) fn moved(&self) -> HashSet<CaseId> {
+        self.engine.lookout().moved()
     }
 
     /// Tries a move again, in the background: waits for nothing.

@@ -1,7 +1,7 @@
 //! From what the store has to what pages show.
 
 use super::{Decided, Desk, DeskError};
-use crate::case::{Case, Outcome, Recipient, RecipientState, policy};
+use crate::case::{Case, CaseState, Outcome, Recipient, RecipientState, policy};
 use crate::domain::Domain;
 use crate::web::protocol::{CaseView, Moment, RecipientView, RememberedView};
 
@@ -39,11 +39,13 @@ impl Desk {
         let case = &decided.case;
         let mut recipients = Vec::with_capacity(decided.recipients.len());
         let waits = decided.recipients.iter().any(|(one, _)| is_decided(one));
+        let held = case.held_at.is_some() && case.state != CaseState::Closed;
         let hindered = waits && self.store.hindrance(case.id)?.is_some();
         for (recipient, outcome) in &decided.recipients {
             let may_remember = recipient.state.is_open() && self.may_remember(case, recipient)?;
             let mut view = recipient_view(recipient, may_remember, *outcome);
-            view.hindered = hindered && is_decided(recipient);
+            view.held = held && is_decided(recipient);
+            view.hindered = hindered && !held && is_decided(recipient);
             recipients.push(view);
         }
         let remembered = decided.remembered.iter().map(|choice| RememberedView {
@@ -61,6 +63,7 @@ impl Desk {
             arrived: Moment::local(case.key.arrival),
             retry_until: case.retry_until.map(Moment::local),
             closed: case.closed_why.clone(),
+            held,
             recipients,
             remember: days_to_choose(self.rules().remember_days),
             remembered: remembered.collect(),
@@ -94,6 +97,7 @@ pub(super) fn recipient_view(
         may_send: recipient.may_send,
         may_remember,
         hindered: false,
+        held: false,
         outcome,
     }
 }

@@ -13,7 +13,7 @@ use rustix::fs::inotify::{self, WatchFlags};
 use rustix::io::Errno;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-use super::file::Watched;
+use super::file::{Place, Watched};
 use super::{Lookout, NEW_CASES, Side, State, travel};
 use crate::case::store::ChangeMark;
 use crate::case::{Case, CaseId, CaseState, MessageKey};
@@ -34,6 +34,8 @@ pub(super) struct Subject<'a> {
     pub id: &'a QueueId,
     pub case: CaseId,
     pub key: &'a MessageKey,
+    /// Is it recorded that an administrator holds the message?
+    pub held: bool,
 }
 
 /// What is known of the cases from one look at the store to the next.
@@ -96,6 +98,7 @@ impl Lookout {
                 id: &case.key.queue_id,
                 case: case.id,
                 key: &case.key,
+                held: case.held_at.is_some(),
             };
             let mut state = self.lock();
             self.watch(&mut state, pair, &subject);
@@ -127,6 +130,7 @@ impl Lookout {
                 id: &copy.name,
                 case: case.id,
                 key: &case.key,
+                held: false,
             };
             let _turn = self.turn();
             if let Some(watched) = self.watch(&mut self.lock(), pair, &subject) {
@@ -146,6 +150,7 @@ impl Lookout {
             id: copy,
             case,
             key,
+            held: false,
         };
         let _turn = self.turn();
         let watched = self.watch(&mut self.lock(), pair, &subject);
@@ -207,6 +212,10 @@ impl Lookout {
         let watched = Arc::new(watched);
         state.by_name.insert(name, wd);
         state.watched.insert(wd, Arc::clone(&watched));
+        if subject.side == Side::Encrypt && (watched.place() == Place::Hold) != subject.held {
+            state.changed.insert(wd);
+            self.something.notify_one();
+        }
         Some(watched)
     }
 

@@ -5,6 +5,7 @@ use std::fs::File;
 use std::io::{Read as _, Seek as _};
 use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::MetadataExt as _;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use jiff::Timestamp;
@@ -29,6 +30,8 @@ pub(super) struct Watched {
     pub id: QueueId,
     pub case: CaseId,
     pub key: MessageKey,
+    /// Is it recorded that an administrator holds it?
+    pub held: AtomicBool,
     /// Offsets of recipients that were done before, or that are recorded.
     judged: Mutex<HashSet<u64>>,
     /// Never locked while anybody waits for the store: logs last for milliseconds only.
@@ -53,7 +56,8 @@ pub(super) enum Place {
     Deferred,
     /// With the queue manager.
     Active,
-    /// On hold, or in a queue in which nobody delivers.
+    Hold,
+    /// In a queue in which nobody delivers.
     Elsewhere,
     /// Taken in anew (`postsuper -r`), under another queue ID.
     Maildrop,
@@ -66,6 +70,7 @@ impl Watched {
             id: subject.id.clone(),
             case: subject.case,
             key: subject.key.clone(),
+            held: AtomicBool::new(subject.held),
             judged: Mutex::new(judged),
             logs: Mutex::default(),
             pair,
@@ -99,6 +104,7 @@ impl Watched {
         match queue.and_then(|queue| queue.as_os_str().to_str()) {
             Some("deferred") => Place::Deferred,
             Some("active" | "incoming") => Place::Active,
+            Some("hold") => Place::Hold,
             Some("maildrop") => Place::Maildrop,
             _ => Place::Elsewhere,
         }

@@ -30,6 +30,7 @@ use rustix::process::setpriority_process;
 
 use super::MoveError;
 use super::engine::{Engine, Pair};
+use crate::case::CaseId;
 use crate::case::store::{Store, StoreError};
 use crate::postfix::{Instance, Log, QueueId};
 use early::Look;
@@ -83,6 +84,8 @@ struct State {
     log_directories: HashMap<i32, (Side, Log)>,
     known_directories: HashSet<PathBuf>,
     rest: Rest,
+    /// Cases whose messages have changed queues in the encrypt instance since somebody asked.
+    moved: HashSet<CaseId>,
     /// Files that may be kept open.
     most: usize,
     /// Said once that there is no room for more.
@@ -177,6 +180,11 @@ impl Lookout {
         self.record();
     }
 
+    /// The cases whose messages have changed queues since this was asked last.
+    pub fn moved(&self) -> HashSet<CaseId> {
+        std::mem::take(&mut self.lock().moved)
+    }
+
     /// Reads the events that have come, and keeps what may be gone soon. Waits for nobody.
     fn gather(&self) {
         let Some(inotify) = &self.inotify else { return };
@@ -188,6 +196,7 @@ impl Lookout {
                 Ok(event) if event.events().contains(ReadFlags::QUEUE_OVERFLOW) => {
                     info!("too much happened in the queues at once; looking at every message");
                     state.changed = state.watched.keys().copied().collect();
+                    state.moved = state.watched.values().map(|one| one.case).collect();
                     state.rest.lose_track();
                 }
                 Ok(event) => {
@@ -241,7 +250,10 @@ impl Lookout {
         // `postsuper -r` has pickup take it in anew, under another queue ID.
         let gone = watched.is_gone() || watched.place() == Place::Maildrop;
         match watched.side {
-            Side::Encrypt => self.see_waiting(watched, gone)?,
+            Side::Encrypt => {
+                self.see_hold(watched)?;
+                self.see_waiting(watched, gone)?;
+            }
             Side::May => self.see_travelling(watched, gone)?,
         }
         if gone {
@@ -266,6 +278,9 @@ impl State {
         } else if let Some(watched) = self.watched.get(&wd) {
             if what.contains(ReadFlags::MOVE_SELF) {
                 watched.changes_queues();
+                if watched.side == Side::Encrypt {
+                    self.moved.insert(watched.case);
+                }
             } else if what.contains(ReadFlags::ATTRIB) {
                 watched.may_have_expired();
             }

@@ -1,5 +1,7 @@
 //! The encrypt instance's side: how recipients that wait, for a decision or for its execution, leave the queue before it.
 
+use std::sync::atomic::Ordering;
+
 use log::info;
 
 use super::file::{Place, Watched};
@@ -10,6 +12,29 @@ use crate::case::store::Ending;
 use crate::mover::source;
 
 impl Lookout {
+    /// Records that an administrator has put the message on hold, or let it go.
+    pub(super) fn see_hold(&self, watched: &Watched) -> Result<(), LookError> {
+        let on_hold = || !watched.is_gone() && watched.place() == Place::Hold;
+        let held = on_hold();
+        if held == watched.held.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        // Asked between two looks: a hold of ours that ends meanwhile is none any more at the second.
+        if held && (self.store.holds(watched.case)? || !on_hold()) {
+            return Ok(());
+        }
+        watched.held.store(held, Ordering::Relaxed);
+        if self.store.note_hold(watched.case, held)? {
+            let what = if held {
+                "on hold by an administrator"
+            } else {
+                "no longer on hold"
+            };
+            info!("{}: {what}", watched.id);
+        }
+        Ok(())
+    }
+
     /// Records what a watched message of the encrypt instance says that is new.
     pub(super) fn see_waiting(&self, watched: &Watched, gone: bool) -> Result<(), LookError> {
         let content = watched.content()?;
