@@ -11,6 +11,7 @@ use crate::case::store::{Admitted, NewCase, NewRecipient, Store, StoreError};
 use crate::case::{Actor, Asked, ConsentId, Failure, MessageKey, RecipientState, Source, alert};
 use crate::config::{Config, Unasked};
 use crate::domain::Domain;
+use crate::facts::{Host, Standing};
 use crate::text;
 
 /// Characters kept of what Postfix or a server said.
@@ -40,17 +41,41 @@ pub struct Found {
 pub struct Deferred {
     /// Address, as in the queue file.
     pub address: Address,
-    /// Why.
-    pub failure: Failure,
+    /// The kind of failure, as far as its words go.
+    pub words: Failure,
+    /// The server that they name.
+    pub host: Option<Host>,
+    /// What stands between it and plain text besides.
+    pub standing: Standing,
     /// Status code (RFC 3463).
     pub status: String,
     /// What Postfix or the remote server said.
     pub detail: String,
 }
 
+impl Deferred {
+    /// Why it was deferred.
+    pub fn kind(&self) -> Failure {
+        self.standing.kind(self.words)
+    }
+
+    /// What is said about it: what else is known, then the words.
+    fn said(&self) -> String {
+        let remark = self.standing.remark();
+        let remark = remark.filter(|_| self.kind() != self.words);
+        match remark {
+            Some(remark) if self.detail.is_empty() => remark,
+            Some(remark) => format!("{remark} ({})", self.detail),
+            None => self.detail.clone(),
+        }
+    }
+}
+
 /// What the policy says of one recipient, and what it was told about it.
 #[derive(Debug, Clone)]
 pub struct Judged {
+    /// Why it is stuck, all things considered.
+    pub failure: Failure,
     /// Who is asked about mail of this sender.
     pub asked: Asked,
     /// What happens to mail of senders who are not asked.
@@ -72,8 +97,10 @@ pub fn judge(
     config: &Config,
     sender: Option<&Address>,
     recipient: &Address,
-    failure: Failure,
+    words: Failure,
+    standing: &Standing,
 ) -> Result<Judged, StoreError> {
+    let failure = standing.kind(words);
     let (asked, unasked) = config.senders.judge(sender);
     let mandatory = match Domain::nearest(recipient) {
         Some(domain) => store.mandatory_for(&domain)?,
@@ -81,7 +108,13 @@ pub fn judge(
     };
     let consent = match sender {
         Some(sender) if config.remember.days > 0 => {
-            store.consent_for(sender, recipient, failure)?
+            // While it can't be judged, a choice for what the words say may be about to count.
+            let wanted = if failure == Failure::Unjudged {
+                words
+            } else {
+                failure
+            };
+            store.consent_for(sender, recipient, wanted)?
         }
         _ => None,
     };
@@ -94,6 +127,7 @@ pub fn judge(
     };
     let verdict = policy::judge(&about, &config.offer);
     Ok(Judged {
+        failure,
         asked,
         unasked,
         mandatory,
@@ -113,7 +147,8 @@ pub fn admit(store: &Store, config: &Config, found: &Found) -> Result<Admitted, 
     let mut recipients = Vec::with_capacity(found.deferred.len());
     let mut tell = Vec::new();
     for deferred in &found.deferred {
-        let judged = judge(store, config, sender, &deferred.address, deferred.failure)?;
+        let (address, words) = (&deferred.address, deferred.words);
+        let judged = judge(store, config, sender, address, words, &deferred.standing)?;
         let mut verdict = judged.verdict;
         if found.held {
             verdict.state = RecipientState::NotOffered;
@@ -128,9 +163,9 @@ pub fn admit(store: &Store, config: &Config, found: &Found) -> Result<Admitted, 
         }
         recipients.push(NewRecipient {
             address: deferred.address.clone(),
-            failure: deferred.failure,
+            failure: judged.failure,
             status: deferred.status.clone(),
-            detail: text::readable(&deferred.detail, MAX_DETAIL),
+            detail: text::readable(&deferred.said(), MAX_DETAIL),
             may_send: verdict.may_send,
             state: verdict.state,
             action: verdict.action,
@@ -150,7 +185,7 @@ pub fn admit(store: &Store, config: &Config, found: &Found) -> Result<Admitted, 
     })?;
     let fresh: HashSet<&Address> = admitted.fresh.iter().collect();
     for deferred in &found.deferred {
-        let (to, failure) = (&deferred.address, deferred.failure);
+        let (to, failure) = (&deferred.address, deferred.kind());
         if !fresh.contains(to) {
             continue;
         }
@@ -159,7 +194,7 @@ pub fn admit(store: &Store, config: &Config, found: &Found) -> Result<Admitted, 
             deferred.status, found.source
         );
         if failure == Failure::LocalFault {
-            let detail = text::readable(&deferred.detail, 300);
+            let detail = text::readable(&deferred.said(), 300);
             error!("{queue_id}: to=<{to}>: TLS does not work on our side: {detail}");
             if is_alert(config, sender, to) {
                 continue;

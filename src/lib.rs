@@ -38,6 +38,7 @@ pub mod domain;
 pub mod ear;
 #[cfg(feature = "programs")]
 pub mod exit;
+pub mod facts;
 #[cfg(feature = "programs")]
 pub mod httpd;
 #[cfg(feature = "programs")]

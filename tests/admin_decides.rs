@@ -53,7 +53,7 @@ fn cases_are_listed_and_shown() {
         "from=<alice@sender.test>",
         "to=<a@plain.test>  not-offered, open",
         "to=<b@refuse.test>  refused, open",
-        "to=<c@cert.test>  certificate, open, may not go unencrypted",
+        "to=<c@cert.test>  policy, open, may not go unencrypted",
     ] {
         assert!(shown.contains(part), "{part} in {shown}");
     }

@@ -100,7 +100,7 @@ fn a_choice_is_used_without_asking_until_it_is_revoked() {
 
 #[test]
 fn a_choice_is_not_used_for_mandatory_domains_certificates_or_when_switched_off() {
-    let stage = Stage::new();
+    let stage = Stage::wanting_certificates(|options| options);
     stage.configure("remember", "days", "30");
     stage.configure("offer", "failures", "[\"not-offered\", \"certificate\"]");
     remember(&stage, "alice@sender.test", Scope::Domain, "cert.test");

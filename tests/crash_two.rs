@@ -141,7 +141,7 @@ impl Scene {
             postfix::Instance::load(&directory).expect("an instance")
         });
         let case = self.stage.known(&self.queue_id).id;
-        let engine = Engine::new(store, encrypt, may);
+        let engine = Engine::new(store, encrypt, may, &["127.0.0.1".to_owned()]);
         let soon = Instant::now() + Duration::from_secs(3);
         engine.carry_out(id, case, soon, soon).ok()
     }

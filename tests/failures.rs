@@ -63,7 +63,7 @@ fn refused_for_good_survives_further_tries() {
 
 #[test]
 fn an_untrusted_certificate_can_be_deleted_but_not_sent() {
-    let stage = Stage::new();
+    let stage = Stage::wanting_certificates(|options| options);
     let (queue_id, link) = stage.stuck(&["bob@cert.test", "ann@cert.test"], "secret");
     let bob = stage.number(&queue_id, "bob@cert.test");
     for offered in stage.case(&queue_id)["recipients"].as_array().unwrap() {

@@ -10,7 +10,10 @@ use posttls::case::{Failure, Scope};
 const ALICE: &str = "alice@sender.test";
 
 fn stage(days: u16) -> Stage {
-    let stage = Stage::new();
+    stage_of(Stage::new(), days)
+}
+
+fn stage_of(stage: Stage, days: u16) -> Stage {
     stage.configure("remember", "days", &days.to_string());
     stage.restart();
     stage
@@ -156,7 +159,7 @@ fn what_a_sender_ticked_holds_for_that_recipient_and_failure_until_revoked() {
 
 #[test]
 fn a_domain_is_remembered_with_the_failures_of_those_chosen_and_no_others() {
-    let stage = stage(365);
+    let stage = stage_of(Stage::wanting_certificates(|options| options), 365);
     stage.configure(
         "offer",
         "failures",

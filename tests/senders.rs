@@ -193,7 +193,8 @@ fn what_the_policy_decides_while_the_daemon_is_down_is_done_when_it_is_back() {
     let stage = stage("release");
     stage.sandbox.stop_httpd();
     let queue_id = submit(&stage, "mallory@elsewhere.test", &["bob@plain.test"]);
-    assert_eq!(stage.states(&queue_id)["bob@plain.test"], "releasing");
+    // Nobody is there who could judge it.
+    assert_eq!(stage.states(&queue_id)["bob@plain.test"], "not-offered");
     stage.in_queue(&queue_id, "deferred");
     stage.sandbox.start_httpd(&[]).expect("a daemon");
     stage.arrival("bob@plain.test");
@@ -232,7 +233,9 @@ fn without_sender(stage: &Stage, null: &str) -> String {
         source: Source::Census,
         deferred: vec![Deferred {
             address: "bob@plain.test".parse().expect("an address"),
-            failure: Failure::NotOffered,
+            words: Failure::NotOffered,
+            host: None,
+            standing: posttls::facts::Standing::Free,
             status: "4.7.801".to_owned(),
             detail: String::new(),
         }],

@@ -15,7 +15,7 @@ use crate::case::store::Store;
 use crate::config::Config;
 use crate::exit::Exit;
 use crate::logging;
-use crate::mover::{Census, Go, Summary};
+use crate::mover::{Census, Go, Summary, Ways};
 use crate::postfix::Instance;
 
 #[derive(Debug, Args)]
@@ -45,6 +45,7 @@ pub(super) fn run(options: &CensusOptions, config: &Path) -> Done {
     let census = Census {
         store: &store,
         instance: &instance,
+        ways: &Ways::new(&config.encrypt.remote_hosts),
         config: &config,
         dry_run: options.dry_run,
     };

@@ -13,7 +13,7 @@ use super::cases::no_case;
 use super::who::who;
 use super::{AdminError, DecideOptions, Done, print, print_json};
 use crate::case::store::Store;
-use crate::case::{Action, Case, CaseState, Outcome};
+use crate::case::{Action, Case, CaseState, Failure, Outcome};
 use crate::config::Config;
 use crate::domain::Domain;
 use crate::exit::Exit;
@@ -39,6 +39,7 @@ pub(super) fn run(options: &DecideOptions, action: Action, config: &Path) -> Don
         action,
         recipients: options.recipients.clone(),
         by,
+        override_policy: options.override_policy && action == Action::Send,
     };
     let report = match control::ask(&config.mover.run_dir, &order)? {
         Some(report) => report,
@@ -78,8 +79,18 @@ pub(super) fn run(options: &DecideOptions, action: Action, config: &Path) -> Don
                 }
                 _ => None,
             };
+            let case = store.recipients(case.id)?;
+            let demanded = case
+                .iter()
+                .any(|one| one.address == *recipient && one.failure == Failure::Policy);
             let said = listed.map_or_else(
-                || words(*outcome).to_owned(),
+                || {
+                    if demanded && *outcome == Outcome::NotPossible {
+                        "not done: a policy of yours demands TLS there (`posttls case`); --override-policy sends it all the same".to_owned()
+                    } else {
+                        words(*outcome).to_owned()
+                    }
+                },
                 |domain| {
                     format!(
                         "not done: {domain} must be reached over TLS (`posttls mandatory list`)"
@@ -107,7 +118,12 @@ fn by_myself(config: &Config, store: Arc<Store>, order: &Order) -> Result<Report
     let encrypt = Instance::load(&config.encrypt.config_dir)?;
     let may = Instance::load(&config.may.config_dir)?;
     let _lock = control::lock(&config.mover.run_dir, &may.queue_directory)?;
-    let engine = Arc::new(Engine::new(Arc::clone(&store), encrypt, may));
+    let engine = Arc::new(Engine::new(
+        Arc::clone(&store),
+        encrypt,
+        may,
+        &config.encrypt.remote_hosts,
+    ));
     let keys = Keys::load(&config.link.key_file)?;
     let desk = Desk::new(Arc::clone(&store), engine, keys, config);
     for (id, case) in store.unfinished_moves()? {

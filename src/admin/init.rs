@@ -75,7 +75,7 @@ pub(super) fn run(options: &InitOptions, config_path: &Path) -> Done {
     ensure_user(&config.http.web_user, options.no_users)?;
     ensure_key(&config.link.key_file, &pipe_user)?;
     ensure_store(&config.store.path, &pipe_user)?;
-    ensure_directory(&config.mover.run_dir, 0o700, None)?;
+    ensure_directory(&config.mover.run_dir, 0o711, None)?;
     print(&format!(
         "\nNext, as the README says step by step:\n\
          - look {} through, smtp_host above all;\n\

@@ -100,6 +100,10 @@ struct DecideOptions {
     /// Only this recipient; may be given several times. Without it: all that wait for a decision.
     #[arg(long = "recipient", value_name = "ADDRESS")]
     recipients: Vec<Address>,
+    /// With release: send although a policy of yours demands TLS for the recipient's domain. Logged, and written into the
+    /// case. A message under REQUIRETLS, and mail to a mandatory domain, is not sent all the same.
+    #[arg(long)]
+    override_policy: bool,
     /// Print the result as JSON.
     #[arg(long)]
     json: bool,

@@ -12,10 +12,13 @@ use super::{AdminError, Done, print, print_json};
 use crate::address::Address;
 use crate::case::policy::Ground;
 use crate::case::store::{Consent, Store};
-use crate::case::{Action, Asked, Failure};
+use crate::case::{Action, Asked, Failure, RecipientState};
 use crate::config::{Config, SenderPattern, Unasked};
 use crate::exit::Exit;
+use crate::facts::Standing;
 use crate::intake::{self, Judged};
+use crate::mover::{Envelope, Ways};
+use crate::postfix::Instance;
 use crate::text;
 
 #[derive(Debug, Args)]
@@ -29,7 +32,7 @@ pub(super) struct TestOptions {
     #[arg(long, value_parser = |text: &str| text.parse::<Failure>(), value_name = "KIND")]
     #[arg(
         help = "Only this kind of failure: not-offered, refused, handshake-failed, certificate, local-fault, \
-                  require-tls or not-tls"
+                  require-tls, policy, unjudged or not-tls"
     )]
     failure: Option<Failure>,
     /// Print JSON: an array with an object for each kind of failure.
@@ -63,6 +66,7 @@ pub(super) fn run(options: &TestOptions, config: &Path) -> Done {
         Some(kind) => vec![*kind],
         None => Failure::ALL.to_vec(),
     };
+    let standing = standing(&config, sender.as_ref(), &options.recipient);
     let mut answers = Vec::with_capacity(kinds.len());
     for failure in kinds {
         let judged = intake::judge(
@@ -71,6 +75,7 @@ pub(super) fn run(options: &TestOptions, config: &Path) -> Done {
             sender.as_ref(),
             &options.recipient,
             failure,
+            &standing,
         )?;
         let consent = match judged.consent {
             Some(id) => store.consent(id)?,
@@ -79,6 +84,7 @@ pub(super) fn run(options: &TestOptions, config: &Path) -> Done {
         answers.push(answer(
             failure,
             &judged,
+            &standing,
             consent.as_ref(),
             sender.as_ref(),
             &config,
@@ -136,18 +142,40 @@ fn sender(options: &TestOptions, config: &Config) -> Result<Option<Address>, Adm
     }
 }
 
+/// What Postfix's tables have for the recipient now.
+fn standing(config: &Config, sender: Option<&Address>, recipient: &Address) -> Standing {
+    match Instance::load(&config.encrypt.config_dir) {
+        Ok(instance) => Ways::new(&config.encrypt.remote_hosts).standing(
+            &instance,
+            &Envelope::default(),
+            sender.map_or("", Address::as_str),
+            recipient,
+            None,
+        ),
+        Err(error) => Standing::Unknown(error.to_string()),
+    }
+}
+
 fn answer(
     failure: Failure,
     judged: &Judged,
+    standing: &Standing,
     consent: Option<&Consent>,
     sender: Option<&Address>,
     config: &Config,
 ) -> Answer {
     let verdict = judged.verdict;
+    let kind = judged.failure;
+    let why = why(kind, judged, consent, sender, config);
+    // What its words would mean elsewhere does not count here.
+    let why = match standing.remark() {
+        Some(remark) if kind != failure => format!("{kind}: {remark}; {why}"),
+        _ => why,
+    };
     let action = verdict.action.map(|(action, _)| action);
     let settled = matches!(action, Some(Action::Send | Action::Delete));
     let mut choices = Vec::new();
-    if !settled && failure.is_senders_matter() {
+    if !settled && kind.is_senders_matter() {
         if verdict.may_send {
             choices.push(Action::Send);
         }
@@ -155,15 +183,15 @@ fn answer(
     }
     Answer {
         failure,
-        asked: if failure.is_senders_matter() {
+        asked: if kind.is_senders_matter() {
             judged.asked
         } else {
             Asked::Nobody
         },
         may_send: verdict.may_send,
         action,
-        what: what(failure, judged, &choices),
-        why: why(failure, judged, consent, sender, config),
+        what: what(kind, judged, &choices),
+        why,
         choices,
     }
 }
@@ -177,6 +205,9 @@ fn what(failure: Failure, judged: &Judged, choices: &[Action]) -> String {
         }
         (None, _) if failure == Failure::NotTls => {
             "nobody is asked; Postfix keeps trying, and the message is watched".to_owned()
+        }
+        (None, _) if judged.verdict.state == RecipientState::NotOffered => {
+            "nobody is asked until it can be judged; Postfix keeps trying".to_owned()
         }
         (None, _) => format!("the sender is asked, and may choose: {names}"),
         (Some((Action::Send, _)), Asked::Sender) => {
@@ -227,6 +258,7 @@ fn why(
     match judged.verdict.ground {
         Ground::NotTls => "the failure has nothing to do with TLS".to_owned(),
         Ground::LocalFault => "the fault is on our side, and no sender can answer that".to_owned(),
+        Ground::Unjudged => "it is judged as soon as that can be found out".to_owned(),
         Ground::Mandatory if judged.asked == Asked::Nobody => {
             format!("{}; {}", mandatory(), not_ours())
         }

@@ -26,6 +26,8 @@ pub enum Ground {
     NotTls,
     /// Something on our side is broken.
     LocalFault,
+    /// It is not known yet whether plain text may be offered.
+    Unjudged,
     /// The recipient's domain must be reached over TLS.
     Mandatory,
     /// The sender is not one who is asked.
@@ -53,7 +55,7 @@ pub struct Verdict {
 
 /// Judges one recipient. Whatever the configuration says: local faults and failures that have nothing to do with TLS are
 /// not the sender's matter, a message under REQUIRETLS is never sent in plain text, nothing is to a mandatory
-/// domain, nothing is after a certificate failure unless somebody has looked at it, and nothing is deleted without
+/// domain or against a policy, nothing is done that was not judged, nothing is sent after a certificate failure unless somebody has looked at it, and nothing is deleted without
 /// anybody being told but where the configuration says "delete".
 pub fn judge(about: &Circumstances<'_>, offer: &Offer) -> Verdict {
     let failure = about.failure;
@@ -73,8 +75,18 @@ pub fn judge(about: &Circumstances<'_>, offer: &Offer) -> Verdict {
         };
         return verdict(RecipientState::NotOffered, None, ground);
     }
-    let unseen = may_send && may_go_unseen(failure);
     let open = RecipientState::Open;
+    if failure == Failure::Unjudged {
+        // The sender hears of it at once; but nothing is done, and nobody is asked who would not be when it is judged.
+        let asks = about.asked == Asked::Sender && about.mandatory.is_none() && !about.consent;
+        let state = if asks {
+            open
+        } else {
+            RecipientState::NotOffered
+        };
+        return verdict(state, None, Ground::Unjudged);
+    }
+    let unseen = may_send && may_go_unseen(failure);
     if about.asked == Asked::Nobody {
         let action = match about.unasked {
             Unasked::Release if unseen => Action::Send,
@@ -141,7 +153,9 @@ mod tests {
                 | Failure::Refused
                 | Failure::HandshakeFailed
                 | Failure::Certificate => (RecipientState::Open, true),
-                Failure::RequireTls => (RecipientState::Open, false),
+                Failure::RequireTls | Failure::Policy | Failure::Unjudged => {
+                    (RecipientState::Open, false)
+                }
                 Failure::LocalFault | Failure::NotTls => (RecipientState::NotOffered, false),
             };
             assert_eq!((verdict.state, verdict.may_send), expected, "{failure}");
@@ -176,7 +190,7 @@ mod tests {
                     let action = verdict.action.map(|(action, _)| action);
                     assert_ne!(action, Some(Action::Send));
                     let expected = match asked {
-                        _ if !failure.is_senders_matter() => None,
+                        _ if !failure.is_senders_matter() || *failure == Failure::Unjudged => None,
                         Asked::Sender => Some((Action::Delete, Actor::Mandatory)),
                         // Who is not told must not lose mail: only the admin's own word deletes it.
                         Asked::Nobody if unasked == Unasked::Delete => {
@@ -198,6 +212,9 @@ mod tests {
             (Unasked::Release, Failure::NotOffered, Some(Action::Send)),
             (Unasked::Release, Failure::Certificate, Some(Action::Keep)),
             (Unasked::Release, Failure::RequireTls, Some(Action::Keep)),
+            (Unasked::Release, Failure::Policy, Some(Action::Keep)),
+            (Unasked::Release, Failure::Unjudged, None),
+            (Unasked::Delete, Failure::Unjudged, None),
             (Unasked::Delete, Failure::Certificate, Some(Action::Delete)),
             (Unasked::Delete, Failure::NotTls, None),
             (Unasked::Delete, Failure::LocalFault, None),

@@ -69,6 +69,11 @@ named! {
         LocalFault = "local-fault",
         /// The sender's system demanded TLS for this message (REQUIRETLS, RFC 8689): never to go in plain text.
         RequireTls = "require-tls",
+        /// TLS is demanded for the recipient's domain, by a policy of the encrypt instance: written by the admin, or
+        /// published by the domain (DANE, MTA-STS).
+        Policy = "policy",
+        /// TLS failed, and whether plain text may be offered is not known yet: [`crate::facts`] could not be had.
+        Unjudged = "unjudged",
         /// Nothing to do with TLS: greylisting, refused connection, full mailbox.
         NotTls = "not-tls",
     }
@@ -82,7 +87,8 @@ impl Failure {
 
     /// May configuration allow such a recipient to be sent to unencrypted?
     pub fn can_be_offered(self) -> bool {
-        self.is_senders_matter() && self != Self::RequireTls
+        self.is_senders_matter()
+            && !matches!(self, Self::RequireTls | Self::Policy | Self::Unjudged)
     }
 }
 

@@ -32,7 +32,7 @@ pub const DEFAULT_FILE: &str = include_str!("../../postfix-conf/posttls.toml");
 #[serde(deny_unknown_fields)]
 pub struct Config {
     /// The instance with mandatory TLS.
-    pub encrypt: Instance,
+    pub encrypt: Encrypt,
     /// The instance with opportunistic TLS.
     pub may: May,
     /// The database.
@@ -61,6 +61,16 @@ pub struct Config {
     pub retention: Retention,
     /// Where the log goes.
     pub log: Log,
+}
+
+/// `[encrypt]`
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Encrypt {
+    /// Its configuration directory, as for `postfix -c`.
+    pub config_dir: PathBuf,
+    /// Servers with an address of this host or of a private network that are somebody else's.
+    pub remote_hosts: Vec<String>,
 }
 
 /// A Postfix instance.

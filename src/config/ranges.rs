@@ -3,7 +3,7 @@
 //! Apart from the names and types, as this is where a new key gets its limits.
 
 use super::Config;
-use crate::case::{Failure, USUAL_LIFETIME};
+use crate::case::USUAL_LIFETIME;
 use crate::domain::Domain;
 
 /// Days for which Postfix tries by default (maximal_queue_lifetime).
@@ -132,12 +132,12 @@ impl Config {
                 ),
             ));
         }
-        if let Some(kind) = self.offer.failures.iter().find(|kind| {
-            matches!(
-                kind,
-                Failure::LocalFault | Failure::RequireTls | Failure::NotTls
-            )
-        }) {
+        if let Some(kind) = self
+            .offer
+            .failures
+            .iter()
+            .find(|kind| !kind.can_be_offered())
+        {
             return Err((
                 "offer.failures",
                 format!("{kind} can't be offered to senders"),

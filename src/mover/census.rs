@@ -10,7 +10,7 @@ use std::fmt;
 use log::warn;
 use serde::Serialize;
 
-use super::{MoveError, late, source};
+use super::{MoveError, Ways, late, source};
 use crate::address::Address;
 use crate::case::store::{Store, StoreError};
 use crate::case::{MessageKey, Source};
@@ -27,6 +27,8 @@ pub struct Census<'a> {
     pub store: &'a Store,
     /// The instance with mandatory TLS.
     pub instance: &'a Instance,
+    /// Who finds out what words do not tell.
+    pub ways: &'a Ways,
     /// Who is asked, and about what.
     pub config: &'a Config,
     /// Only count what would be recorded?
@@ -185,10 +187,11 @@ impl Census<'_> {
             summary.moved += 1;
             return Ok(());
         }
-        let deferred = late::pending(&log, &source);
+        let mut deferred = late::pending(&log, &source);
         if !late::any_stuck(&deferred) {
             return Ok(());
         }
+        self.ways.judge(self.instance, &source, &mut deferred);
         summary.stuck += 1;
         let sender = source.content.sender.as_slice();
         let sender = if sender.is_empty() {

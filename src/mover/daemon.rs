@@ -16,6 +16,7 @@ use super::Lookout;
 use super::control::{self, ControlError};
 use super::courier::CourierKeeper;
 use super::engine::Engine;
+use super::facts;
 use super::retries::{RETRY_TICK, Retries};
 use super::supervise::Supervisor;
 use super::watch::Watch;
@@ -135,7 +136,12 @@ pub fn run(config_path: &Path) -> Result<(), DaemonError> {
     let address = config.http.listen;
     let listener = listen(address).map_err(|source| DaemonError::Listen { address, source })?;
 
-    let engine = Arc::new(Engine::new(Arc::clone(&store), encrypt, may));
+    let engine = Arc::new(Engine::new(
+        Arc::clone(&store),
+        encrypt,
+        may,
+        &config.encrypt.remote_hosts,
+    ));
     let desk = Arc::new(Desk::new(
         Arc::clone(&store),
         Arc::clone(&engine),
@@ -147,6 +153,7 @@ pub fn run(config_path: &Path) -> Result<(), DaemonError> {
     let mut retries = Retries::default();
     retries.run(&store, &desk);
     control::serve(&config.mover.run_dir, Arc::clone(&desk), &lock)?;
+    facts::serve(&config.mover.run_dir, &config.store.path, &engine, &lock)?;
     let forbidden = vec![
         config.store.path.clone(),
         config.link.key_file.clone(),

@@ -61,6 +61,7 @@ fn campaign(whole: &[u8]) -> [usize; 3] {
         held_before: None,
         copy_name: None,
         recipients: vec![MoveRecipient {
+            overruled: false,
             id: 1,
             address: known[0].clone(),
             action: Action::Send,

@@ -6,14 +6,16 @@ use std::fmt;
 use std::sync::{Arc, Condvar, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
-use log::{debug, info};
+use log::{debug, info, warn};
 
 use super::steps::Steps;
-use super::{Lookout, MoveError};
-use crate::case::store::{MoveId, Store};
-use crate::case::{CaseId, MessageKey, MoveStep};
-use crate::postfix::Instance;
+use super::{Envelope, Lookout, MoveError, Ways, late, source};
+use crate::address::Address;
+use crate::case::store::{Move, MoveId, MoveRecipient, Store};
+use crate::case::{Action, CaseId, Failure, MessageKey, MoveStep};
+use crate::facts::Standing;
 use crate::postfix::instance::PostfixError;
+use crate::postfix::{Instance, Log};
 
 /// How far one try of a move has come.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -63,6 +65,7 @@ pub struct Pair {
 pub struct Engine {
     store: Arc<Store>,
     lookout: Arc<Lookout>,
+    ways: Ways,
     pair: RwLock<Arc<Pair>>,
     busy: Mutex<HashSet<CaseId>>,
     freed: Condvar,
@@ -86,9 +89,15 @@ impl Drop for Turn<'_> {
 }
 
 impl Engine {
-    /// An engine between these two instances.
-    pub fn new(store: Arc<Store>, encrypt: Instance, may: Instance) -> Self {
+    /// An engine between these two instances; `remote_hosts` as in the configuration.
+    pub fn new(
+        store: Arc<Store>,
+        encrypt: Instance,
+        may: Instance,
+        remote_hosts: &[String],
+    ) -> Self {
         Self {
+            ways: Ways::new(remote_hosts),
             lookout: Arc::new(Lookout::new(Arc::clone(&store))),
             store,
             pair: RwLock::new(Arc::new(Pair { encrypt, may })),
@@ -100,6 +109,11 @@ impl Engine {
     /// Who sees what becomes of messages.
     pub fn lookout(&self) -> &Arc<Lookout> {
         &self.lookout
+    }
+
+    /// Who finds out what may be sent at all.
+    pub fn ways(&self) -> &Ways {
+        &self.ways
     }
 
     /// The two instances with the settings that they have now: when a main.cf has changed it is read again. Limits and
@@ -230,7 +244,13 @@ impl Engine {
                 .load_move(id)?
                 .ok_or(MoveError::NoSuchMove(id.0))?;
             let waits = match journal.step {
-                MoveStep::Planned => steps.begin(&journal, deadline)?,
+                MoveStep::Planned => {
+                    let journal = self.forbid(&pair, key, journal)?;
+                    if journal.recipients.is_empty() {
+                        return Ok(Progress::Ended);
+                    }
+                    steps.begin(&journal, deadline)?
+                }
                 MoveStep::Begun => steps.resume(&journal, deadline)?,
                 MoveStep::Marked => steps.hand_over(&journal)?,
                 MoveStep::Requeued => steps.finish(&journal)?,
@@ -240,5 +260,54 @@ impl Engine {
                 return Ok(Progress::Later(reason));
             }
         }
+    }
+
+    /// Takes those out of a move that must not be sent, whoever decided it: what was free when it was offered may be under
+    /// a demand by now. Nothing was touched yet, so they are as before their decision.
+    fn forbid(&self, pair: &Pair, key: &MessageKey, journal: Move) -> Result<Move, MoveError> {
+        let sent = |one: &&MoveRecipient| one.action == Action::Send;
+        if !journal.recipients.iter().any(|one| sent(&one)) {
+            return Ok(journal);
+        }
+        let (_, source) = source::sight(&pair.encrypt, key)?;
+        // What is gone is not sent either; the steps say so.
+        let Some(source) = source else {
+            return Ok(journal);
+        };
+        let log = late::read(&pair.encrypt, Log::Defer, &key.queue_id)?.unwrap_or_default();
+        let last = late::pending(&log, &source);
+        let envelope = Envelope::from(&source.content);
+        let sender = key.sender.as_ref().map_or("", Address::as_str);
+        let mut refused = Vec::new();
+        for one in journal.recipients.iter().filter(sent) {
+            let host = last
+                .iter()
+                .find(|last| last.address == one.address)
+                .and_then(|last| last.host.as_ref());
+            let standing = self
+                .ways
+                .standing(&pair.encrypt, &envelope, sender, &one.address, host);
+            match &standing {
+                Standing::Free => {}
+                Standing::Demanded(_) if one.overruled => {}
+                Standing::Unknown(why) => {
+                    return Err(MoveError::Unjudged {
+                        queue_id: key.queue_id.clone(),
+                        why: why.clone(),
+                    });
+                }
+                _ => {
+                    let why = standing.remark().unwrap_or_default();
+                    warn!("{}: to=<{}>, not sent: {why}", key.queue_id, one.address);
+                    refused.push((one.id, standing.kind(Failure::NotOffered), why));
+                }
+            }
+        }
+        if refused.is_empty() {
+            return Ok(journal);
+        }
+        self.store.refuse(&journal, &refused)?;
+        let left = self.store.load_move(journal.id)?;
+        left.ok_or(MoveError::NoSuchMove(journal.id.0))
     }
 }

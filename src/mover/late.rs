@@ -11,6 +11,7 @@ use super::MoveError;
 use super::source::Source;
 use crate::case::{Failure, Recipient, RecipientState};
 use crate::domain::Domain;
+use crate::facts::{Host, Standing};
 use crate::intake::Deferred;
 use crate::notice::{self, classify_deferral};
 use crate::postfix::{Deferral, Instance, Log, QueueId, deferrals};
@@ -62,7 +63,9 @@ pub fn pending(log: &[u8], source: &Source) -> Vec<Deferred> {
     deferrals(log)
         .filter(|deferral| waits(deferral) && !is_hook(deferral))
         .map(|deferral| Deferred {
-            failure: classify_deferral(&deferral),
+            words: classify_deferral(&deferral),
+            host: Host::named_in(&deferral.reason),
+            standing: Standing::unasked(),
             address: deferral.recipient,
             status: deferral.status,
             detail: deferral
@@ -74,7 +77,7 @@ pub fn pending(log: &[u8], source: &Source) -> Vec<Deferred> {
 
 /// Is there a failure among them that has to do with TLS?
 pub fn any_stuck(deferred: &[Deferred]) -> bool {
-    deferred.iter().any(|one| one.failure != Failure::NotTls)
+    deferred.iter().any(|one| one.words != Failure::NotTls)
 }
 
 /// Those that a case with these recipients does not know, or knows otherwise. What is decided, or done with, stays so.
@@ -87,8 +90,11 @@ pub fn news(deferred: Vec<Deferred>, known: &[Recipient]) -> Vec<Deferred> {
         None => true,
         // What was found on hold, and is not on hold any more, is known with its failure, but nobody was asked.
         Some(before) => {
+            let kind = one.kind();
+            let judged = before.failure == Failure::Unjudged && kind != Failure::Unjudged;
             before.state == RecipientState::NotOffered
-                && (before.failure != one.failure || one.failure.is_senders_matter())
+                && (before.failure != kind || kind.is_senders_matter())
+                || before.state.is_open() && judged
         }
     };
     deferred.into_iter().filter(is_news).collect()
@@ -101,7 +107,9 @@ mod tests {
     fn deferred(address: &str, failure: Failure) -> Deferred {
         Deferred {
             address: address.parse().unwrap(),
-            failure,
+            words: failure,
+            host: None,
+            standing: Standing::Free,
             status: "4.7.801".to_owned(),
             detail: String::new(),
         }
@@ -141,6 +149,11 @@ mod tests {
             assert_eq!(is_news(other, Some((tls, state))), watched, "{state}");
             assert_eq!(is_news(tls, Some((tls, state))), watched, "{state}");
             assert!(!is_news(other, Some((other, state))), "{state}");
+        }
+        for state in RecipientState::ALL.iter().copied() {
+            let asks = state.is_open() || state == RecipientState::NotOffered;
+            let judged = is_news(tls, Some((Failure::Unjudged, state)));
+            assert_eq!(judged, asks, "{state}");
         }
         let fault = Failure::LocalFault;
         let watched = RecipientState::NotOffered;

@@ -13,6 +13,7 @@ mod daemon;
 mod desk;
 mod ending;
 mod engine;
+mod facts;
 mod handover;
 mod late;
 mod lookout;
@@ -24,6 +25,7 @@ mod steps;
 mod supervise;
 mod sweep;
 mod watch;
+mod ways;
 mod web_child;
 
 use std::io;
@@ -42,6 +44,7 @@ pub use engine::{Engine, Progress};
 pub use lookout::Lookout;
 pub use supervise::Supervisor;
 pub use sweep::Sweep;
+pub use ways::{Envelope, Ways, ask_route, own_hops};
 
 /// Why a move did not come to its end. Whatever it is, the decision is recorded and the move is tried again.
 #[derive(Debug, thiserror::Error)]
@@ -97,6 +100,14 @@ pub enum MoveError {
     /// A watched queue file is not understood.
     #[error("a message that is watched: {0}; look at it with postcat")]
     Unread(QueueFileError),
+    /// Whether it may be offered, or sent, can't be found out.
+    #[error("{queue_id}: not judged, so not to be sent: {why}")]
+    Unjudged {
+        /// The message.
+        queue_id: QueueId,
+        /// What fails.
+        why: String,
+    },
     /// The queue is not laid out as the settings say.
     #[error(
         "{queue_id}: its file lies where hash_queue_names and hash_queue_depth do not put it: `postfix -c {config_dir} reload` puts it right"

@@ -18,8 +18,9 @@ use super::engine::Engine;
 use super::lookout::{RESTING_PLACES, Stirred};
 use super::{MoveError, Sighting, ending, late, source};
 use crate::case::store::{ChangeMark, Store, StoreError};
-use crate::case::{Case, CaseId, CaseState, Recipient, RecipientState, Source};
+use crate::case::{Case, CaseId, CaseState, Failure, Recipient, RecipientState, Source, alert};
 use crate::config::Config;
+use crate::facts::Standing;
 use crate::intake;
 use crate::postfix::{Instance, Log, Queue, QueueId};
 
@@ -319,6 +320,10 @@ impl Sweep {
         if self.troubles.insert(case.id, said.clone()) != Some(said) {
             warn!("{error}");
             self.engine.hindered(case.id, &error);
+            if let MoveError::Unjudged { why, .. } = &error {
+                let cause = format!("{}cannot judge: {why}", alert::LOCAL_FAULT);
+                self.store.raise_alert(&cause, case.key.queue_id.as_str())?;
+            }
         }
         Ok(())
     }
@@ -355,10 +360,23 @@ impl Sweep {
         let Some(log) = late::read(instance, Log::Defer, &case.key.queue_id)? else {
             return Ok(());
         };
-        let deferred = late::news(late::pending(&log, source), known);
+        let mut deferred = late::pending(&log, source);
+        self.engine.ways().judge(instance, source, &mut deferred);
+        let unjudged = deferred.iter().find_map(|one| match &one.standing {
+            Standing::Unknown(why) if one.kind() == Failure::Unjudged => Some(why.clone()),
+            _ => None,
+        });
+        let deferred = late::news(deferred, known);
         // A log that belongs to the next message of this queue ID must not count.
-        if deferred.is_empty() || !source.is_still_there() {
+        if !source.is_still_there() {
             return Ok(());
+        }
+        let unjudged = unjudged.map(|why| MoveError::Unjudged {
+            queue_id: case.key.queue_id.clone(),
+            why,
+        });
+        if deferred.is_empty() {
+            return unjudged.map_or(Ok(()), Err);
         }
         let found = intake::Found {
             key: case.key.clone(),
@@ -370,6 +388,6 @@ impl Sweep {
             deferred,
         };
         intake::admit(&self.store, config, &found)?;
-        Ok(())
+        unjudged.map_or(Ok(()), Err)
     }
 }

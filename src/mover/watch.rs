@@ -77,8 +77,11 @@ impl Watch {
 
     fn sweep(&self) {
         let mut sweep = Sweep::new(Arc::clone(&self.store), Arc::clone(&self.engine));
+        // The first one at once: what nobody could judge while no mover ran waits for it.
+        let mut pause: fn(&Config) -> Option<Duration> = |_| Some(Duration::ZERO);
         loop {
-            let config = self.wait(Instant::now(), between_sweeps);
+            let config = self.wait(Instant::now(), pause);
+            pause = between_sweeps;
             sweep
                 .run(&config)
                 .unwrap_or_else(|error| error!("{error}; the sweep will begin again"));
@@ -138,6 +141,7 @@ impl Watch {
         Census {
             store: &self.store,
             instance: &pair.encrypt,
+            ways: self.engine.ways(),
             config,
             dry_run: false,
         }

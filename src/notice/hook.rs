@@ -15,6 +15,7 @@ use clap::Parser;
 use fail::fail_point;
 use log::{error, info, warn};
 
+use super::classify::POSTFIX;
 use super::{Delivery, Notice, NoticeRecipient, origin, parse};
 use crate::case::store::{Store, StoreError};
 use crate::case::{CaseId, MessageKey, RecipientState, Source};
@@ -22,6 +23,8 @@ use crate::config::{Config, ConfigError};
 use crate::confine;
 use crate::courier::{self, Told, Writer};
 use crate::exit::{self, Exit, abort_on_panic};
+use crate::facts::wire::{self, Asked};
+use crate::facts::{Host, Standing};
 use crate::intake::{self, Deferred, Found};
 use crate::logging;
 use crate::postfix::QueueId;
@@ -181,27 +184,67 @@ fn is_own(notice: &Notice, double_bounce: &str) -> bool {
 /// Records the case.
 fn open(store: &Store, config: &Config, notice: &Notice) -> Result<CaseId, Trouble> {
     let recipients = &notice.recipients;
+    let key = MessageKey {
+        queue_id: notice.queue_id.clone(),
+        sender: notice.sender.clone(),
+        arrival: notice.arrival,
+    };
+    let mut deferred: Vec<Deferred> = recipients.iter().map(deferred).collect();
+    ask_the_mover(config, &key, &mut deferred);
     let found = Found {
-        key: MessageKey {
-            queue_id: notice.queue_id.clone(),
-            sender: notice.sender.clone(),
-            arrival: notice.arrival,
-        },
+        key,
         subject: notice.original.subject.clone().unwrap_or_default(),
         message_id: notice.original.message_id.clone(),
         retry_until: recipients.iter().filter_map(|one| one.retry_until).min(),
         source: Source::Notice,
         held: false,
-        deferred: recipients.iter().map(deferred).collect(),
+        deferred,
     };
     Ok(intake::admit(store, config, &found)?.case)
 }
 
+/// The words of a notice do not tell whether plain text may be offered; the mover can find out. Without its answer the
+/// recipients are recorded as not judged yet, and it judges them when it can.
+fn ask_the_mover(config: &Config, key: &MessageKey, deferred: &mut [Deferred]) {
+    let mut doubtful: Vec<&mut Deferred> = deferred
+        .iter_mut()
+        .filter(|one| one.words.can_be_offered())
+        .collect();
+    let asked: Vec<Asked> = doubtful
+        .iter()
+        .map(|one| Asked {
+            address: one.address.clone(),
+            host: one.host.clone(),
+        })
+        .collect();
+    let standings = wire::ask(&config.mover.run_dir, key, &asked);
+    let unknown = standings.iter().find_map(|standing| match standing {
+        Standing::Unknown(why) => Some(why.clone()),
+        _ => None,
+    });
+    if let Some(why) = unknown {
+        let id = &key.queue_id;
+        warn!("{id}: not all of it can be judged yet, so nothing of that is offered: {why}");
+    }
+    for (one, standing) in doubtful.iter_mut().zip(standings) {
+        one.standing = standing;
+    }
+}
+
 fn deferred(recipient: &NoticeRecipient) -> Deferred {
     let detail = recipient.diagnostic.as_ref().map(|one| one.text.clone());
+    let own_words = || {
+        let diagnostic = recipient.diagnostic.as_ref();
+        diagnostic
+            .filter(|one| one.kind == POSTFIX)
+            .map(|one| one.text.as_str())
+    };
+    let reason = recipient.reason.as_deref().or_else(own_words);
     Deferred {
         address: recipient.address.clone(),
-        failure: recipient.failure(),
+        words: recipient.failure(),
+        host: reason.and_then(Host::named_in),
+        standing: Standing::unasked(),
         status: recipient.status.clone(),
         detail: detail.unwrap_or_default(),
     }

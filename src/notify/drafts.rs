@@ -6,7 +6,7 @@ use super::compose::{ComposeError, Draft, Headline, SUBJECT};
 use super::texts::{TextError, Texts};
 use crate::address::Address;
 use crate::case::store::Alert;
-use crate::case::{Case, News, Recipient, RecipientState, alert};
+use crate::case::{Case, Failure, News, Recipient, RecipientState, alert};
 use crate::config::Notification;
 use crate::text;
 
@@ -133,6 +133,7 @@ impl<'a> Draft<'a> {
                     address => text::shown(one.address.as_str()),
                     reason => texts.reason(one.failure)?,
                     may_send => one.may_send,
+                    unjudged => one.failure == Failure::Unjudged,
                 })
             })
             .collect::<Result<Vec<Value>, TextError>>()

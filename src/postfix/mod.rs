@@ -18,7 +18,9 @@ mod queue;
 mod queue_file;
 mod queue_id;
 mod record;
+mod resolve;
 pub mod settings;
+pub mod tls_policy;
 pub mod user;
 
 pub use content::check_content;
@@ -32,4 +34,5 @@ pub use queue::Queue;
 pub use queue_file::{QueueFile, QueueFileError, Recipient, RecipientState, Size};
 pub use queue_id::{BadQueueId, QueueId};
 pub use record::{Record, RecordError, RecordReader};
+pub use resolve::{Resolved, connect_within, resolve};
 pub use settings::{Service, Settings};

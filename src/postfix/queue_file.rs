@@ -96,6 +96,17 @@ pub struct Size {
     pub options: Option<u64>,
 }
 
+/// The message was sent with REQUIRETLS (RFC 8689; src/global/sendopts.h, Postfix 3.11 and later).
+const REQUIRE_TLS: u64 = 1 << 5;
+
+impl Size {
+    /// Must the message never be sent without TLS, whatever anybody says?
+    pub fn requires_tls(&self) -> bool {
+        self.options
+            .is_some_and(|options| options & REQUIRE_TLS != 0)
+    }
+}
+
 /// Whether a recipient is still to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RecipientState {

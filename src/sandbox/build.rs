@@ -78,7 +78,9 @@ pub(super) fn lay_out(options: &UpOptions, ports: &Ports, nonce: &str) -> Result
         let master = config::master_cf(&place, ports, options, &dir.join("bin"))?;
         write(&place.config.join("master.cf"), &master, 0o644)?;
         if instance == Instance::Mx {
-            make_certificate(place.config)?;
+            make_certificate(place.config, "tls")?;
+            // One that whoever trusts the first one does not.
+            make_certificate(place.config, "other")?;
         } else {
             write(
                 &place.config.join("transport"),
@@ -164,7 +166,7 @@ fn posttls_toml(options: &UpOptions, ports: &Ports) -> String {
     let dir = options.dir.display();
     let (http, smtp) = (ports.http, ports.may);
     format!(
-        "[encrypt]\nconfig_dir = \"{dir}/encrypt\"\n\n\
+        "[encrypt]\nconfig_dir = \"{dir}/encrypt\"\nremote_hosts = [\"127.0.0.1\"]\n\n\
          [may]\nconfig_dir = \"{dir}/may\"\nown_settings = [\"myhostname\", \"transport_maps\"]\n\n\
          [store]\npath = \"{dir}/state/posttls.db\"\n\n\
          [link]\nkey_file = \"{dir}/key\"\nbase_url = \"http://127.0.0.1:{http}\"\n\n\
@@ -178,11 +180,11 @@ fn posttls_toml(options: &UpOptions, ports: &Ports) -> String {
 }
 
 /// A self-signed certificate with its key, as one file, for the mx.
-fn make_certificate(config: &Path) -> Result<(), SandboxError> {
+fn make_certificate(config: &Path, name: &str) -> Result<(), SandboxError> {
     let (key, cert, both) = (
-        config.join("key.pem"),
-        config.join("cert.pem"),
-        config.join("tls.pem"),
+        config.join(format!("{name}-key.pem")),
+        config.join(format!("{name}-cert.pem")),
+        config.join(format!("{name}.pem")),
     );
     run(Command::new("openssl")
         .args([

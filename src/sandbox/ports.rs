@@ -66,8 +66,8 @@ pub(super) const DOMAINS: &[Domain] = &[
     },
     Domain {
         name: "cert.test",
-        what: "takes mail over TLS; the encrypt instance demands a trusted certificate, and this one is not",
-        smtpd: &[TLS],
+        what: "takes mail over TLS; a policy of the encrypt instance demands a trusted certificate, and this one is not",
+        smtpd: &[TLS, "smtpd_tls_chain_files=@DIR@/other.pem"],
     },
     Domain {
         name: "slow.test",

@@ -141,7 +141,12 @@ impl Sweeper {
             load(sandbox::Instance::May),
         );
         let some = waiting(&encrypt);
-        let engine = Arc::new(Engine::new(Arc::clone(&store), encrypt, may));
+        let engine = Arc::new(Engine::new(
+            Arc::clone(&store),
+            encrypt,
+            may,
+            &["127.0.0.1".to_owned()],
+        ));
         Self {
             sweep: Sweep::new(store, engine),
             config: stage.config(),

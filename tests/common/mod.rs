@@ -56,6 +56,24 @@ impl Stage {
         Self { sandbox, _dir: dir }
     }
 
+    /// A sandbox in which the encrypt instance wants a trusted certificate from everybody, by its own level: only that of
+    /// cert.test is not.
+    pub fn wanting_certificates(change: impl FnOnce(UpOptions) -> UpOptions) -> Self {
+        Self::with(|options| {
+            let trusted = options.dir.join("mx/tls-cert.pem").display().to_string();
+            let settings = [
+                ("smtp_tls_security_level", "secure"),
+                ("smtp_tls_CAfile", &trusted),
+                ("smtp_tls_secure_cert_match", "mx.host.test"),
+                ("smtp_tls_policy_maps", ""),
+            ];
+            let options = settings.iter().fold(options, |options, (name, value)| {
+                options.main_cf(Instance::Encrypt, name, value)
+            });
+            change(options)
+        })
+    }
+
     pub fn dir(&self) -> &Path {
         self.sandbox.dir()
     }

@@ -8,6 +8,7 @@ use std::fs;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::{PermissionsExt as _, chown};
+use std::os::unix::net::UnixListener;
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
@@ -16,8 +17,11 @@ use std::thread;
 use std::time::Duration;
 
 use posttls::case::store::Store;
+use posttls::facts::Standing;
+use posttls::facts::wire::{self, Answer, Question};
 use posttls::link::Keys;
 use posttls::postfix::user::lookup;
+use posttls::web::protocol::{receive, send};
 
 pub const NOTICE: &str = include_str!("../corpus/notices/not-offered.eml");
 
@@ -67,9 +71,30 @@ impl Bench {
             fs::write(bench.path(name), text).expect("a file");
             chown(bench.path(name), Some(nobody.uid), Some(nobody.gid)).expect("an owner");
         }
+        bench.answer_facts();
         bench.configure(bench.server.port, 5, "");
         bench.install("posttls-pipe", env!("CARGO_BIN_EXE_posttls-pipe"));
         bench
+    }
+
+    /// Says in the mover's place that nothing but our own level stands in the way of anybody.
+    fn answer_facts(&self) {
+        fs::create_dir(self.path("run")).expect("a directory");
+        let path = wire::socket(&self.path("run"));
+        let listener = UnixListener::bind(&path).expect("a socket");
+        fs::set_permissions(path, fs::Permissions::from_mode(0o666)).expect("a mode");
+        thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                thread::spawn(move || {
+                    while let Ok(Some(question)) = receive::<Question>(&stream, wire::MOST) {
+                        let standings = vec![Standing::Free; question.recipients.len()];
+                        if send(&stream, &Answer { standings }, wire::MOST).is_err() {
+                            break;
+                        }
+                    }
+                });
+            }
+        });
     }
 
     /// Puts a program where anybody can run it.
@@ -97,7 +122,7 @@ impl Bench {
     pub fn configure(&self, port: u16, timeout: u64, more: &str) {
         let dir = self.dir.path().display();
         let text = format!(
-            "[senders]\ninternal = [\"*\"]\n[limits]\nfirst = 100\nper_sender_hour = 10000\n[store]\npath = \"{dir}/state/posttls.db\"\n[link]\nkey_file = \"{dir}/key\"\nbase_url = \"http://x.test\"\n\
+            "[mover]\nrun_dir = \"{dir}/run\"\n[senders]\ninternal = [\"*\"]\n[limits]\nfirst = 100\nper_sender_hour = 10000\n[store]\npath = \"{dir}/state/posttls.db\"\n[link]\nkey_file = \"{dir}/key\"\nbase_url = \"http://x.test\"\n\
              [notification]\nfrom_address = \"posttls@x.test\"\nadmin_contact = \"help\"\nsmtp_port = {port}\nsmtp_tls = \"none\"\n\
              smtp_timeout_seconds = {timeout}\n[log]\ntarget = \"{dir}/log\"\n{more}"
         );

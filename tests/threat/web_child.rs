@@ -116,7 +116,12 @@ fn supervisor(stage: &Stage, program: PathBuf) -> Supervisor {
     let store = Arc::new(Store::open(&config.store.path, true).expect("a store"));
     let instance = |which| Instance::load(&stage.sandbox.config_dir(which)).expect("an instance");
     let (encrypt, may) = (instance(Which::Encrypt), instance(Which::May));
-    let engine = Arc::new(Engine::new(Arc::clone(&store), encrypt, may));
+    let engine = Arc::new(Engine::new(
+        Arc::clone(&store),
+        encrypt,
+        may,
+        &["127.0.0.1".to_owned()],
+    ));
     let keys = Keys::load(&config.link.key_file).expect("a key");
     let desk = Arc::new(Desk::new(store, engine, keys, &config));
     let settings = Settings {

@@ -8,6 +8,7 @@ use std::path::Path;
 
 use super::context::{Context, HookUser};
 use super::{Outcome, Verdict};
+use crate::facts::wire;
 use crate::link::Keys;
 use crate::postfix::user::{self, Access, User, UserError};
 
@@ -213,26 +214,49 @@ pub(super) fn store(at: &Context<'_>) -> Outcome {
 pub(super) fn run_dir(at: &Context<'_>) -> Outcome {
     let directory = &at.config.mover.run_dir;
     let what = format!("run directory {}", directory.display());
-    let private = |path: &Path| -> io::Result<Option<String>> {
+    let private = |path: &Path, closed: u32| -> io::Result<Option<String>> {
         let metadata = fs::symlink_metadata(path)?;
-        let private = metadata.uid() == 0 && metadata.mode() & OTHERS_AND_GROUP == 0;
+        let private = metadata.uid() == 0 && metadata.mode() & closed == 0;
         let mode = metadata.mode() & 0o7777;
         let uid = metadata.uid();
         Ok((!private).then(|| format!("{}: user {uid}, mode {mode:04o}", path.display())))
     };
-    let todo = "name a directory for PostTLS alone in mover.run_dir, which posttls-httpd makes when there is none, or set the mode of this one to 0700";
-    match private(directory) {
+    let todo = "name a directory for PostTLS alone in mover.run_dir, which posttls-httpd makes when there is none, or set the mode of this one to 0711";
+    // Others may pass through it, to the socket that is theirs.
+    match private(directory, OTHERS_AND_GROUP & !0o011) {
         Ok(None) => {}
         Ok(Some(why)) => return Ok(Verdict::fail(format!("{what}: {why}"), todo)),
         Err(error) => return Ok(Verdict::fail(format!("{what}: {error}"), todo)),
     }
+    let facts = wire::socket(directory);
+    if facts.exists() {
+        let hook = at.good_hook_user()?;
+        if !hook
+            .with_group()
+            .may(Access::Write, &facts)
+            .unwrap_or(false)
+        {
+            let who = &hook.user.name;
+            let what = format!(
+                "{what}: the hook's user {who} can't reach {}",
+                facts.display()
+            );
+            let todo = format!(
+                "chmod 0711 {}, and restart posttls-httpd",
+                directory.display()
+            );
+            return Ok(Verdict::fail(what, todo));
+        }
+    }
     let socket = directory.join("control");
     Ok(match fs::symlink_metadata(&socket) {
-        Ok(metadata) if metadata.file_type().is_socket() => match private(&socket) {
-            Ok(None) => Verdict::ok(format!("{what} and its socket: root's alone")),
-            Ok(Some(why)) => Verdict::fail(format!("{what}: {why}"), todo),
-            Err(error) => Verdict::fail(format!("{what}: {error}"), todo),
-        },
+        Ok(metadata) if metadata.file_type().is_socket() => {
+            match private(&socket, OTHERS_AND_GROUP) {
+                Ok(None) => Verdict::ok(format!("{what} and its socket: root's alone")),
+                Ok(Some(why)) => Verdict::fail(format!("{what}: {why}"), todo),
+                Err(error) => Verdict::fail(format!("{what}: {error}"), todo),
+            }
+        }
         // Whether there should be one is for another check.
         _ => Verdict::ok(format!("{what}: root's alone")),
     })

@@ -14,6 +14,7 @@ mod smtpd;
 mod spools;
 mod store;
 mod way_out;
+mod ways;
 
 use std::path::Path;
 use std::thread;
@@ -102,6 +103,8 @@ const CHECKS: &[(&str, Check)] = &[
     ("encrypt-level", instances::encrypt_level),
     ("encrypt-services", instances::encrypt_services),
     ("tls-required", instances::tls_required),
+    ("tls-policies", ways::policies),
+    ("own-hops", ways::own_hops),
     ("delay-warning-time", notices::delay_warning_time),
     ("confirm-delay-cleared", notices::confirm_delay_cleared),
     ("defer-service", notices::defer_service),

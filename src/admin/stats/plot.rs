@@ -31,12 +31,13 @@ const DECISIONS: [RGBColor; 5] = [
     RGBColor(0x00, 0x72, 0xb2),
     RGBColor(0xcc, 0x79, 0xa7),
 ];
-const FAILURES: [(Failure, RGBColor); 5] = [
+const FAILURES: [(Failure, RGBColor); 6] = [
     (Failure::NotOffered, RGBColor(0x00, 0x72, 0xb2)),
     (Failure::Refused, RGBColor(0x56, 0xb4, 0xe9)),
     (Failure::HandshakeFailed, RGBColor(0xe6, 0x9f, 0x00)),
     (Failure::Certificate, RGBColor(0xd5, 0x5e, 0x00)),
     (Failure::RequireTls, RGBColor(0x33, 0x33, 0x33)),
+    (Failure::Policy, RGBColor(0x00, 0x9e, 0x73)),
 ];
 
 type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;

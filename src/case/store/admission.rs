@@ -6,7 +6,7 @@ use super::cases::{sender_column, standing};
 use super::consents::is_in_force;
 use super::mandatory::nearest_listed;
 use super::moves::{By, decide};
-use super::news::owe;
+use super::news::{forget, owe};
 use super::{Store, StoreError, now_ms, record};
 use crate::address::Address;
 use crate::case::{
@@ -160,7 +160,10 @@ fn still_valid(
         Some(domain) if new.state == RecipientState::Open => nearest_listed(tx, &domain)?,
         _ => None,
     };
-    if listed.is_some() {
+    if listed.is_some() && new.failure == Failure::Unjudged {
+        // What is ours to mend must not be deleted; the next look tells.
+        new.state = RecipientState::NotOffered;
+    } else if listed.is_some() {
         new.may_send = false;
         new.consent = None;
         new.action = match (asked, new.action) {
@@ -221,6 +224,34 @@ fn admit_recipient(
             }
             id
         }
+        // It was asked about before it could be judged; what was chosen since stands.
+        Some((id, state, Failure::Unjudged))
+            if state.is_open() && new.failure != Failure::Unjudged =>
+        {
+            let offered = new.state != RecipientState::NotOffered;
+            tx.prepare_cached(
+                "UPDATE recipients SET failure = ?2, status = ?3, detail = ?4, may_send = ?5, stuck_at = ?6, state = ?7
+                 WHERE id = ?1",
+            )?
+            .execute(params![
+                id,
+                new.failure,
+                new.status,
+                new.detail,
+                new.may_send,
+                stuck_at,
+                if offered { state } else { new.state }
+            ])?;
+            let detail = format!("could not be judged before, now {}", new.failure);
+            record(tx, case, new.address.as_str(), "judged", &detail)?;
+            if !offered {
+                forget(tx, id, News::Stuck)?;
+            } else if new.action.is_none() {
+                // Whoever asked was told, or is about to be.
+                return Ok(true);
+            }
+            id
+        }
         Some(_) => return Ok(false),
         None => {
             tx.prepare_cached(
@@ -253,6 +284,7 @@ fn admit_recipient(
                 actor,
                 client: "",
                 consent: new.consent,
+                overrules: false,
             };
             decide(tx, case, &[(id, action)], &by)?;
         }

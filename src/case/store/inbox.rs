@@ -184,6 +184,7 @@ impl Store {
                 actor: Actor::Link,
                 client: bulk.client,
                 consent: None,
+                overrules: false,
             };
             let mut decided = Vec::new();
             let mut mark = after;
@@ -266,6 +267,7 @@ impl Store {
                 actor: Actor::Link,
                 client,
                 consent: None,
+                overrules: false,
             };
             let mut decided = Vec::new();
             for form in forms {

@@ -10,7 +10,7 @@ use rusqlite::{Connection, OptionalExtension as _, Row, Transaction, params};
 use super::moves::{By, decide};
 use super::{Store, StoreError, now_ms, record};
 use crate::address::Address;
-use crate::case::{Action, Actor, Asked, CaseId, RecipientState};
+use crate::case::{Action, Actor, Asked, CaseId, Failure, RecipientState};
 use crate::domain::Domain;
 use crate::postfix::QueueId;
 
@@ -171,12 +171,13 @@ struct Waiting {
     recipient: i64,
     address: Address,
     state: RecipientState,
+    failure: Failure,
 }
 
 fn enforce(tx: &Transaction<'_>, domain: &Domain, by: &str) -> rusqlite::Result<Vec<Affected>> {
     let waiting: Vec<Waiting> = tx
         .prepare(
-            "SELECT c.id, c.asked, c.queue_id, r.id, r.address, r.state FROM cases c JOIN recipients r ON r.case_id = c.id
+            "SELECT c.id, c.asked, c.queue_id, r.id, r.address, r.state, r.failure FROM cases c JOIN recipients r ON r.case_id = c.id
              WHERE c.state = 'open' AND r.state IN ('open', 'kept', 'releasing') ORDER BY c.opened_at, c.id, r.number",
         )?
         .query_map([], |row| {
@@ -187,6 +188,7 @@ fn enforce(tx: &Transaction<'_>, domain: &Domain, by: &str) -> rusqlite::Result<
                 recipient: row.get(3)?,
                 address: row.get(4)?,
                 state: row.get(5)?,
+                failure: row.get(6)?,
             })
         })?
         .collect::<rusqlite::Result<_>>()?;
@@ -198,6 +200,8 @@ fn enforce(tx: &Transaction<'_>, domain: &Domain, by: &str) -> rusqlite::Result<
         }
         let effect = match (one.state, one.asked) {
             (RecipientState::Releasing, _) => Effect::DecidedBefore,
+            // It may be ours to mend; as soon as it is judged, it is judged by the list, too.
+            (_, Asked::Sender) if one.failure == Failure::Unjudged => Effect::Barred,
             (_, Asked::Sender) => Effect::Deleted,
             (_, Asked::Nobody) => Effect::Barred,
         };
@@ -227,6 +231,7 @@ fn enforce(tx: &Transaction<'_>, domain: &Domain, by: &str) -> rusqlite::Result<
             actor: Actor::Mandatory,
             client: by,
             consent: None,
+            overrules: false,
         };
         decide(tx, case, &deletions, &by)?;
     }

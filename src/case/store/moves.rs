@@ -7,10 +7,14 @@ use rusqlite::{Connection, OptionalExtension as _, Row, Transaction, params};
 
 use super::cases::{address_of, close_if_settled};
 use super::consents::count_use;
+use super::mandatory::nearest_listed;
 use super::news::{forget, owe};
 use super::{Store, StoreError, now_ms, record};
 use crate::address::Address;
-use crate::case::{Action, Actor, CaseId, ConsentId, MoveStep, News, Outcome, RecipientState};
+use crate::case::{
+    Action, Actor, Asked, CaseId, ConsentId, Failure, MoveStep, News, Outcome, RecipientState,
+};
+use crate::domain::Domain;
 
 /// The number of a move.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -44,6 +48,15 @@ pub struct MoveRecipient {
     pub action: Action,
     /// What came of it, once known.
     pub outcome: Option<Outcome>,
+    /// Has an admin said to send although a policy demands TLS?
+    pub overruled: bool,
+}
+
+impl Move {
+    /// Does it concern this recipient?
+    pub fn names(&self, recipient: i64) -> bool {
+        self.recipients.iter().any(|one| one.id == recipient)
+    }
 }
 
 /// What became of a form.
@@ -81,6 +94,7 @@ impl Store {
                 actor,
                 client,
                 consent: None,
+                overrules: false,
             };
             decide(tx, case, choices, &by)
         })
@@ -95,7 +109,7 @@ impl Store {
         self.read("cannot compare a decision", |connection| {
             let mut outcomes = Vec::with_capacity(choices.len());
             for (recipient, action) in choices {
-                let (outcome, next) = judge(connection, case, *recipient, *action)?;
+                let (outcome, next) = judge(connection, case, *recipient, *action, false)?;
                 if next.is_some() {
                     return Ok(None);
                 }
@@ -106,6 +120,86 @@ impl Store {
                 outcomes,
                 changed: Vec::new(),
             }))
+        })
+    }
+
+    /// As [`Store::decide`] by an admin who sends also what a policy forbids. Nothing else is forbidden less.
+    ///
+    /// # Errors
+    /// When the store fails; then nothing was recorded.
+    pub fn overrule(
+        &self,
+        case: CaseId,
+        choices: &[(i64, Action)],
+        client: &str,
+    ) -> Result<Decided, StoreError> {
+        self.write("cannot record a decision", |tx| {
+            let by = By {
+                actor: Actor::Admin,
+                client,
+                consent: None,
+                overrules: true,
+            };
+            decide(tx, case, choices, &by)
+        })
+    }
+
+    /// Undoes decisions to send that must not be carried out, before anything of them was: for each recipient of the
+    /// move the kind of failure that it is, and why. A move without recipients ends.
+    ///
+    /// # Errors
+    /// When the store fails; then nothing has changed.
+    pub fn refuse(
+        &self,
+        planned: &Move,
+        refused: &[(i64, Failure, String)],
+    ) -> Result<(), StoreError> {
+        self.write("cannot undo a decision", |tx| {
+            for (recipient, failure, why) in refused {
+                let address = address_of(tx, *recipient)?;
+                tx.prepare_cached(
+                    "DELETE FROM move_recipients WHERE move_id = ?1 AND recipient_id = ?2",
+                )?
+                .execute(params![planned.id.0, recipient])?;
+                // It is in the history; as a decision it would stand in the way of the next one.
+                tx.prepare_cached(
+                    "DELETE FROM decisions WHERE recipient_id = ?1 AND action = 'send'",
+                )?
+                .execute([recipient])?;
+                let asked: Asked = tx
+                    .prepare_cached("SELECT asked FROM cases WHERE id = ?1")?
+                    .query_row([planned.case], |row| row.get(0))?;
+                let state = match asked {
+                    _ if !failure.is_senders_matter() => RecipientState::NotOffered,
+                    Asked::Sender => RecipientState::Open,
+                    Asked::Nobody => RecipientState::Kept,
+                };
+                tx.prepare_cached(
+                    "UPDATE recipients SET state = ?2, failure = ?3, may_send = 0,
+                     detail = substr(?4 || ' (' || detail || ')', 1, 500) WHERE id = ?1",
+                )?
+                .execute(params![recipient, state, failure, why])?;
+                record(
+                    tx,
+                    planned.case,
+                    &address,
+                    "refused",
+                    &format!("not sent: {why}"),
+                )?;
+                if state == RecipientState::Open {
+                    owe(tx, *recipient, News::Stuck)?;
+                }
+            }
+            let left: bool = tx
+                .prepare_cached("SELECT EXISTS (SELECT 1 FROM move_recipients WHERE move_id = ?1)")?
+                .query_row([planned.id.0], |row| row.get(0))?;
+            if !left {
+                tx.execute(
+                    "UPDATE moves SET step = 'done', changed_at = ?2 WHERE id = ?1",
+                    params![planned.id.0, now_ms()],
+                )?;
+            }
+            close_if_settled(tx, planned.case)
         })
     }
 
@@ -130,11 +224,11 @@ impl Store {
                 .optional()?;
             let Some(mut found) = row else { return Ok(None) };
             let recipient_of = |row: &Row<'_>| {
-                Ok(MoveRecipient { id: row.get(0)?, address: row.get(1)?, action: row.get(2)?, outcome: row.get(3)? })
+                Ok(MoveRecipient { id: row.get(0)?, address: row.get(1)?, action: row.get(2)?, outcome: row.get(3)?, overruled: row.get(4)? })
             };
             found.recipients = connection
                 .prepare_cached(
-                    "SELECT r.id, r.address, m.action, m.outcome FROM move_recipients m
+                    "SELECT r.id, r.address, m.action, m.outcome, m.overruled FROM move_recipients m
                      JOIN recipients r ON r.id = m.recipient_id WHERE m.move_id = ?1 ORDER BY r.number",
                 )?
                 .query_map([id.0], recipient_of)?
@@ -354,6 +448,8 @@ pub(super) struct By<'a> {
     /// The address that the decision came from; empty for one that nobody made just now.
     pub client: &'a str,
     pub consent: Option<ConsentId>,
+    /// Do policies that demand TLS not count?
+    pub overrules: bool,
 }
 
 /// [`Store::decide`], within a transaction.
@@ -368,7 +464,7 @@ pub(super) fn decide(
     let mut outcomes = Vec::with_capacity(choices.len());
     let mut changed = Vec::new();
     for (recipient, action) in choices {
-        let (outcome, next) = judge(tx, case, *recipient, *action)?;
+        let (outcome, next) = judge(tx, case, *recipient, *action, by.overrules)?;
         outcomes.push((*recipient, outcome));
         let Some(next) = next else { continue };
         changed.push(*recipient);
@@ -390,7 +486,12 @@ pub(super) fn decide(
         } else {
             format!(" from {}", by.client)
         };
-        let detail = format!("{action} by {}{from}", by.actor);
+        let despite = if by.overrules && *action == Action::Send {
+            ", whatever policy demands TLS"
+        } else {
+            ""
+        };
+        let detail = format!("{action} by {}{from}{despite}", by.actor);
         record(tx, case, &address_of(tx, *recipient)?, "decided", &detail)?;
         if outcome != Outcome::Recorded {
             continue;
@@ -405,9 +506,9 @@ pub(super) fn decide(
         };
         planned = Some(MoveId(id));
         tx.prepare_cached(
-            "INSERT INTO move_recipients (move_id, recipient_id, action) VALUES (?1, ?2, ?3)",
+            "INSERT INTO move_recipients (move_id, recipient_id, action, overruled) VALUES (?1, ?2, ?3, ?4)",
         )?
-        .execute(params![id, recipient, action])?;
+        .execute(params![id, recipient, action, by.overrules])?;
     }
     Ok(Decided {
         planned,
@@ -422,13 +523,23 @@ fn judge(
     case: CaseId,
     recipient: i64,
     action: Action,
+    overrules: bool,
 ) -> rusqlite::Result<(Outcome, Option<RecipientState>)> {
     use RecipientState::{Deleting, Kept, NotOffered, Open, Releasing};
-    let (state, may_send): (RecipientState, bool) = connection
-        .prepare_cached("SELECT state, may_send FROM recipients WHERE id = ?1 AND case_id = ?2")?
-        .query_row(params![recipient, case], |row| {
-            Ok((row.get(0)?, row.get(1)?))
-        })?;
+    let (state, mut may_send, failure, address): (RecipientState, bool, Failure, Address) =
+        connection
+            .prepare_cached(
+                "SELECT state, may_send, failure, address FROM recipients WHERE id = ?1 AND case_id = ?2",
+            )?
+            .query_row(params![recipient, case], |row| {
+                Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?))
+            })?;
+    if overrules && failure == Failure::Policy {
+        // Nothing but the policy: what is mandatory stays so.
+        let domain = Domain::nearest(&address);
+        let listed = domain.map(|domain| nearest_listed(connection, &domain));
+        may_send = listed.transpose()?.flatten().is_none();
+    }
     Ok(match (state, action) {
         (state, _) if state.has_left() => (state.outcome_when_late(), None),
         (NotOffered, _) => (Outcome::NotPossible, None),

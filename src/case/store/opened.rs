@@ -26,6 +26,7 @@ pub(super) const STEPS: &[&str] = &[
     include_str!("clock.sql"),
     include_str!("waiting.sql"),
     include_str!("hold.sql"),
+    include_str!("overruled.sql"),
 ];
 
 /// What tells one file from another: device and inode.

@@ -5,6 +5,7 @@ use crate::address::Address;
 use crate::case::{MessageKey, policy::Ground};
 use crate::config::{Config, DEFAULT_FILE};
 use crate::domain::Domain;
+use crate::facts::Standing;
 use crate::intake::{self, Deferred, Found};
 
 fn store() -> (tempfile::TempDir, Store) {
@@ -54,7 +55,9 @@ fn found(queue_id: &str, to: &str, failure: Failure) -> Found {
         source: Source::Notice,
         deferred: vec![Deferred {
             address: address(to),
-            failure,
+            words: failure,
+            host: None,
+            standing: Standing::Free,
             status: "4.7.801".to_owned(),
             detail: String::new(),
         }],
@@ -156,7 +159,15 @@ fn a_remembered_choice_covers_what_it_was_given_for_and_nothing_else() {
         .add_consent(&consent(Scope::Domain, "y.test"))
         .unwrap();
     let judge = |config: &Config, from: &str, to: &str, failure| {
-        intake::judge(&store, config, Some(&address(from)), &address(to), failure).unwrap()
+        intake::judge(
+            &store,
+            config,
+            Some(&address(from)),
+            &address(to),
+            failure,
+            &Standing::Free,
+        )
+        .unwrap()
     };
     let usual = config();
     for (from, to, failure, expected) in [
@@ -206,7 +217,15 @@ fn a_remembered_choice_that_has_ended_is_not_used() {
         .unwrap();
     let judge = || {
         let (from, to) = (address("a@b.test"), address("one@x.test"));
-        intake::judge(&store, &config(), Some(&from), &to, Failure::NotOffered).unwrap()
+        intake::judge(
+            &store,
+            &config(),
+            Some(&from),
+            &to,
+            Failure::NotOffered,
+            &Standing::Free,
+        )
+        .unwrap()
     };
     assert_eq!(judge().consent, Some(id));
     store

@@ -59,6 +59,7 @@ impl Store {
                 actor: Actor::Link,
                 client,
                 consent: None,
+                overrules: false,
             };
             let decided = decide(tx, case, choices, &by)?;
             let sent =

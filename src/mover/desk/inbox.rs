@@ -245,7 +245,18 @@ impl Desk {
             if let Err(why) = self.engine.carry_out(id, case, deadline, Instant::now()) {
                 error!("{why}; the decision is recorded and will be carried out later");
             }
-            if let Some(journal) = self.store.load_move(id)?
+            let journal = self.store.load_move(id)?;
+            if let Some(journal) = &journal {
+                let mut own = decided.iter().filter(|one| one.planned == Some(id));
+                done.extend(
+                    own.by_ref()
+                        .filter(|one| {
+                            one.outcome == Outcome::Recorded && !journal.names(one.recipient)
+                        })
+                        .map(|one| (one.recipient, Outcome::NotPossible)),
+                );
+            }
+            if let Some(journal) = journal
                 && journal.step == MoveStep::Done
             {
                 let outcomes = journal.recipients.iter();

@@ -255,6 +255,23 @@ impl Desk {
         self.follow(case, decided, actor, client)
     }
 
+    /// As [`Desk::decide`], by an admin who sends although a policy demands TLS.
+    ///
+    /// # Errors
+    /// As [`Desk::decide`].
+    pub fn overrule(
+        &self,
+        case: Case,
+        choices: &[(i64, Action)],
+        client: &str,
+    ) -> Result<Decided, DeskError> {
+        self.settle(&case)?;
+        let queue_id = &case.key.queue_id;
+        warn!("{queue_id}: policies that demand TLS are overridden by an admin, client={client}");
+        let decided = self.store.overrule(case.id, choices, client)?;
+        self.follow(case, decided, Actor::Admin, client)
+    }
+
     /// Logs what was decided, and carries it out as far as that can be done at once.
     fn follow(
         &self,
@@ -285,7 +302,18 @@ impl Desk {
                     error!("{error}; the decision is recorded and will be carried out later")
                 }
             }
-            if let Some(journal) = self.store.load_move(id)?
+            let journal = self.store.load_move(id)?;
+            for (recipient, outcome) in &mut outcomes {
+                // Refused when it was about to be sent, and undone.
+                if *outcome == Outcome::Recorded
+                    && journal
+                        .as_ref()
+                        .is_some_and(|journal| !journal.names(*recipient))
+                {
+                    *outcome = Outcome::NotPossible;
+                }
+            }
+            if let Some(journal) = journal
                 && journal.step == crate::case::MoveStep::Done
             {
                 for recipient in &journal.recipients {

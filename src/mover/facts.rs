@@ -1,0 +1,139 @@
+//! Answers the hook's questions about what Postfix's words do not tell ([`crate::facts`]).
+//!
+//! The socket is apart from the control socket: whoever may ask here can make the mover look things up, and nothing else.
+
+use std::fs::{self, Permissions};
+use std::io;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use log::{error, warn};
+use rustix::net::sockopt::socket_peercred;
+
+use super::Engine;
+use super::control::{ControlError, Lock};
+use super::source;
+use super::ways::Envelope;
+use crate::case::MessageKey;
+use crate::facts::Standing;
+use crate::facts::wire::{self, Answer, MOST, Question, RECIPIENTS};
+use crate::web::protocol::{receive, send};
+
+/// How long one who asks may be silent, or not take the answer.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// Conversations at the same time; who comes then is told nothing, and asks again by its next sight.
+const AT_ONCE: usize = 64;
+
+/// Answers in threads of its own. `store` belongs to the user who may ask.
+///
+/// # Errors
+/// When the socket can't be made.
+pub fn serve(
+    run_dir: &Path,
+    store: &Path,
+    engine: &Arc<Engine>,
+    _lock: &Lock,
+) -> Result<(), ControlError> {
+    let path = wire::socket(run_dir);
+    let fault = |path: &Path, doing| {
+        let path = path.to_owned();
+        move |source| ControlError::File {
+            path,
+            doing,
+            source,
+        }
+    };
+    let user = fs::metadata(store)
+        .map_err(fault(store, "find the owner of"))?
+        .uid();
+    match fs::remove_file(&path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            return Err(fault(&path, "remove")(error));
+        }
+        _ => {}
+    }
+    let listener = UnixListener::bind(&path).map_err(fault(&path, "listen at"))?;
+    fs::set_permissions(&path, Permissions::from_mode(0o600)).map_err(fault(&path, "close"))?;
+    chown(&path, Some(user), None).map_err(fault(&path, "give away"))?;
+    let engine = Arc::clone(engine);
+    let busy = Arc::new(AtomicUsize::new(0));
+    thread::spawn(move || {
+        for connection in listener.incoming() {
+            match connection {
+                Ok(stream) => {
+                    if busy.fetch_add(1, Ordering::Relaxed) >= AT_ONCE {
+                        busy.fetch_sub(1, Ordering::Relaxed);
+                        continue;
+                    }
+                    let (engine, busy) = (Arc::clone(&engine), Arc::clone(&busy));
+                    thread::spawn(move || {
+                        if let Err(error) = converse(&stream, user, &engine) {
+                            warn!("facts socket: {error}");
+                        }
+                        busy.fetch_sub(1, Ordering::Relaxed);
+                    });
+                }
+                Err(error) => {
+                    error!("facts socket: {error}");
+                    thread::sleep(Duration::from_millis(100));
+                }
+            }
+        }
+    });
+    Ok(())
+}
+
+fn converse(stream: &UnixStream, user: u32, engine: &Engine) -> io::Result<()> {
+    let peer = socket_peercred(stream)?.uid.as_raw();
+    if peer != user && peer != 0 {
+        return Err(io::Error::other(format!("user {peer} may not ask")));
+    }
+    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.set_write_timeout(Some(PATIENCE))?;
+    while let Some(question) = receive::<Question>(stream, MOST)? {
+        if question.recipients.len() > RECIPIENTS {
+            return Err(io::Error::other("more recipients than may be asked about"));
+        }
+        let standings = answer(&question, engine);
+        send(stream, &Answer { standings }, MOST)?;
+    }
+    Ok(())
+}
+
+fn answer(question: &Question, engine: &Engine) -> Vec<Standing> {
+    let all = |why: String| vec![Standing::Unknown(why); question.recipients.len()];
+    let pair = match engine.pair() {
+        Ok(pair) => pair,
+        Err(error) => return all(error.to_string()),
+    };
+    let envelope = match envelope_of(&pair.encrypt, &question.key) {
+        Ok(Some(envelope)) => envelope,
+        Ok(None) => return all("the message is no longer in the queue".to_owned()),
+        Err(error) => return all(error.to_string()),
+    };
+    let sender = question
+        .key
+        .sender
+        .as_ref()
+        .map_or("", |sender| sender.as_str());
+    let standings = question.recipients.iter().map(|one| {
+        let host = one.host.as_ref();
+        engine
+            .ways()
+            .standing(&pair.encrypt, &envelope, sender, &one.address, host)
+    });
+    standings.collect()
+}
+
+fn envelope_of(
+    instance: &crate::postfix::Instance,
+    key: &MessageKey,
+) -> Result<Option<Envelope>, super::MoveError> {
+    let (_, source) = source::sight(instance, key)?;
+    Ok(source.map(|source| Envelope::from(&source.content)))
+}
