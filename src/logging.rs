@@ -1,12 +1,15 @@
 //! The log: syslog with facility mail, standard error, or a file. Lines read like Postfix's own: queue ID first.
 
-use std::fs::{File, OpenOptions};
-use std::io::Write as _;
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write as _};
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
 use jiff::Timestamp;
 use log::{Level, LevelFilter, Log, Metadata, Record, warn};
+use rustix::fs::OFlags;
+use rustix::process::geteuid;
 use syslog::{Facility, Formatter3164, LoggerBackend};
 
 enum Sink {
@@ -40,12 +43,7 @@ pub fn start(program: &'static str, target: &str) {
                 Err(error) => (Sink::Stderr, Some(error.to_string())),
             }
         }
-        path => match OpenOptions::new()
-            .append(true)
-            .create(true)
-            .mode(0o640)
-            .open(path)
-        {
+        path => match log_file(Path::new(path)) {
             Ok(file) => (Sink::File(Mutex::new(file)), None),
             Err(error) => (Sink::Stderr, Some(error.to_string())),
         },
@@ -57,6 +55,18 @@ pub fn start(program: &'static str, target: &str) {
             warn!("cannot log to {target}: {trouble}; logging to standard error instead");
         }
     }
+}
+
+/// Opens a log file. The mover does so as root: in a directory of another user it follows no link, or that user could
+/// have it write anywhere.
+fn log_file(path: &Path) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    options.append(true).create(true).mode(0o640);
+    let owner = fs::metadata(path.parent().unwrap_or(path))?.uid();
+    if owner != 0 && owner != geteuid().as_raw() {
+        options.custom_flags(OFlags::NOFOLLOW.bits().cast_signed());
+    }
+    options.open(path)
 }
 
 /// Says something on standard error, if that can be said: logging never ends a program, as `eprint!` would when there is
@@ -111,5 +121,31 @@ impl Logger {
         let now = Timestamp::now().to_zoned(crate::text::local_zone());
         let now = now.strftime("%Y-%m-%dT%H:%M:%S%.6f%:z");
         format!("{now} {}[{}]: {line}\n", self.program, std::process::id())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::{chown, symlink};
+
+    #[test]
+    fn a_link_in_another_users_directory_is_not_followed() {
+        if !geteuid().is_root() {
+            return;
+        }
+        let scratch = tempfile::tempdir().unwrap();
+        let elsewhere = scratch.path().join("elsewhere");
+        let directory = scratch.path().join("log");
+        fs::create_dir(&directory).unwrap();
+        let log = directory.join("posttls.log");
+        symlink(&elsewhere, &log).unwrap();
+        assert!(log_file(&log).is_ok(), "the link is root's own");
+        fs::remove_file(&elsewhere).unwrap();
+        chown(&directory, Some(65_534), None).unwrap();
+        assert!(log_file(&log).is_err());
+        assert!(!elsewhere.exists());
+        fs::remove_file(&log).unwrap();
+        assert!(log_file(&log).is_ok() && log.exists());
     }
 }

@@ -2,11 +2,14 @@
 
 use std::fs::{self, DirBuilder, OpenOptions, Permissions};
 use std::io::Write as _;
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _, chown};
+use std::os::unix::fs::{
+    DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _, chown, fchown,
+};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use clap::Args;
+use rustix::fs::OFlags;
 
 use super::answers::{Answers, answers, pattern};
 use super::{AdminError, Done, print};
@@ -243,8 +246,15 @@ fn ensure_store(path: &Path, pipe_user: &User) -> Result<(), AdminError> {
     drop(Store::open(path, true)?);
     if made {
         // The write-ahead files that may stand beside it follow the owner of the database whenever root opens it.
-        chown(path, Some(pipe_user.uid), Some(pipe_user.gid)).map_err(at(path, "set its owner"))?;
-        fs::set_permissions(path, Permissions::from_mode(0o600))
+        // By the file itself: its directory is that user's, who could have put a link in its place.
+        let file = OpenOptions::new()
+            .read(true)
+            .custom_flags(OFlags::NOFOLLOW.bits().cast_signed())
+            .open(path)
+            .map_err(at(path, "open the file"))?;
+        fchown(&file, Some(pipe_user.uid), Some(pipe_user.gid))
+            .map_err(at(path, "set its owner"))?;
+        file.set_permissions(Permissions::from_mode(0o600))
             .map_err(at(path, "set its mode"))?;
     }
     say("database", &path.display().to_string(), made)

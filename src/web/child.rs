@@ -215,4 +215,39 @@ mod tests {
         drop(mover);
         assert!(child.join().unwrap().is_ok());
     }
+
+    /// What faults end is replaced from the reserve, as no new connection can be made; without one, by a new process.
+    #[test]
+    fn faults_are_made_good_for_as_long_as_the_reserve_lasts() {
+        for spare in [8, 0] {
+            let limits = Limits {
+                under_way: 4,
+                spare,
+                work_time: Duration::from_millis(200),
+                ..Limits::default()
+            };
+            let (mover, address, child) = start(limits);
+            // The mover never answers.
+            let hanging: Vec<_> = (0..3)
+                .map(|_| {
+                    let mut client = TcpStream::connect(address).unwrap();
+                    let request = "GET /c/AbCdEf0123456789-_ HTTP/1.0\r\n\r\n";
+                    client.write_all(request.as_bytes()).unwrap();
+                    client
+                })
+                .collect();
+            if spare == 0 {
+                assert!(matches!(child.join().unwrap(), Err(WebError::Worn)));
+                continue;
+            }
+            for mut client in hanging {
+                let mut said = String::new();
+                client.read_to_string(&mut said).unwrap();
+                assert!(said.starts_with("HTTP/1.1 500 "), "{said}");
+            }
+            assert!(answer(address, "GET /style.css HTTP/1.0\r\n\r\n").contains(" 200 OK"));
+            drop(mover);
+            assert!(child.join().unwrap().is_ok());
+        }
+    }
 }
