@@ -119,9 +119,17 @@ mod tests {
     use std::time::Duration;
 
     fn start(limits: Limits) -> (UnixStream, SocketAddr, JoinHandle<Result<(), WebError>>) {
-        let (mover, child) = UnixStream::pair().unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
+        let (mover, child) = start_on(listener, limits);
+        (mover, address, child)
+    }
+
+    fn start_on(
+        listener: TcpListener,
+        limits: Limits,
+    ) -> (UnixStream, JoinHandle<Result<(), WebError>>) {
+        let (mover, child) = UnixStream::pair().unwrap();
         let sockets = Sockets::within(&limits).unwrap();
         let child = thread::spawn(move || run_with(child, listener, sockets, limits));
         let welcome = Answer::Welcome(Box::new(Settings {
@@ -135,12 +143,16 @@ mod tests {
             body: welcome,
         };
         send(&mover, &welcome, MAX_ANSWER).unwrap();
-        (mover, address, child)
+        (mover, child)
     }
 
     fn answer(address: SocketAddr, request: &str) -> String {
         let mut client = TcpStream::connect(address).unwrap();
         client.write_all(request.as_bytes()).unwrap();
+        read(client)
+    }
+
+    fn read(mut client: TcpStream) -> String {
         let mut answer = String::new();
         client.read_to_string(&mut answer).unwrap();
         answer
@@ -186,6 +198,55 @@ mod tests {
             drop(mover);
             assert!(child.join().unwrap().is_ok());
         }
+    }
+
+    /// All have sent their requests before the first of them is accepted.
+    #[test]
+    fn nobody_is_given_up_whose_request_has_arrived() {
+        for (connections, unfinished_of_one) in [(2, 99), (99, 2)] {
+            let limits = Limits {
+                connections,
+                unfinished_of_one,
+                ..Limits::default()
+            };
+            let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+            let address = listener.local_addr().unwrap();
+            let clients: Vec<_> = (0..20)
+                .map(|_| {
+                    let mut client = TcpStream::connect(address).unwrap();
+                    client
+                        .write_all(b"GET /style.css HTTP/1.0\r\n\r\n")
+                        .unwrap();
+                    client
+                })
+                .collect();
+            let (mover, child) = start_on(listener, limits);
+            for (number, client) in clients.into_iter().enumerate() {
+                let answer = read(client);
+                assert!(answer.contains(" 200 OK"), "{number} of {connections}");
+            }
+            drop(mover);
+            assert!(child.join().unwrap().is_ok());
+        }
+    }
+
+    /// On a busy machine a moment passes between a client's connection and its request.
+    #[test]
+    fn who_has_just_connected_is_not_given_up_for_the_next_one() {
+        let limits = Limits {
+            connections: 1,
+            fresh_time: Duration::from_secs(10),
+            ..Limits::default()
+        };
+        let (mover, address, child) = start(limits);
+        let mut first = TcpStream::connect(address).unwrap();
+        let second = thread::spawn(move || answer(address, "GET /style.css HTTP/1.0\r\n\r\n"));
+        thread::sleep(Duration::from_millis(100));
+        first.write_all(b"GET /style.css HTTP/1.0\r\n\r\n").unwrap();
+        assert!(read(first).contains(" 200 OK"));
+        assert!(second.join().unwrap().contains(" 200 OK"));
+        drop(mover);
+        assert!(child.join().unwrap().is_ok());
     }
 
     /// An answer that nobody reads does not keep the others.

@@ -201,20 +201,48 @@ fn a_flood_of_garbage_and_of_resets() {
     clicks_are_answered(&stage, SENDER);
 }
 
+/// Only a process of the same user may set its limits, or one with a capability that root need not have.
+fn limit_descriptors(stage: &Stage, current: u64) {
+    let set = Command::new("prlimit")
+        .arg(format!("--pid={}", stage.pid()))
+        .arg(format!("--nofile={current}:"))
+        .uid(65534)
+        .gid(65534)
+        .status();
+    assert!(set.unwrap().success());
+}
+
+/// Without descriptors the kernel does not say whether anybody waits: nobody may be given up for nobody.
+#[test]
+fn who_gets_the_last_descriptor_is_answered() {
+    let stage = stage();
+    let descriptors = || -> Vec<u64> {
+        let listed = std::fs::read_dir(format!("/proc/{}/fd", stage.pid())).unwrap();
+        let numbers = listed.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        numbers.map(|number| number.parse().unwrap()).collect()
+    };
+    // The connections that found out whether it is ready are gone.
+    thread::sleep(Duration::from_millis(300));
+    let in_use = descriptors();
+    let free = (3..).find(|number| !in_use.contains(number)).unwrap();
+    limit_descriptors(&stage, free + 1);
+    for _ in 0..5 {
+        let mut client = connect_from(SENDER, stage.address).unwrap();
+        thread::sleep(Duration::from_millis(50));
+        client
+            .write_all(format!("GET /c/{TOKEN} HTTP/1.1\r\nHost: x\r\n\r\n").as_bytes())
+            .unwrap();
+        let mut octets = Vec::new();
+        client.read_to_end(&mut octets).unwrap();
+        assert_eq!(Response::parse(&octets).status, 200);
+    }
+}
+
 /// The limit is lowered below what is in use, so that not one descriptor is left.
 #[test]
 fn used_up_descriptors_are_back_within_a_second_and_no_connection_is_lost() {
     let stage = stage();
-    // Only a process of the same user may set its limits, or one with a capability that root need not have.
-    let limit = |current: u64| {
-        let set = Command::new("prlimit")
-            .arg(format!("--pid={}", stage.pid()))
-            .arg(format!("--nofile={current}:"))
-            .uid(65534)
-            .gid(65534)
-            .status();
-        assert!(set.unwrap().success());
-    };
+    let limit = |current| limit_descriptors(&stage, current);
     let in_use = std::fs::read_dir(format!("/proc/{}/fd", stage.pid()))
         .unwrap()
         .count() as u64;

@@ -41,9 +41,21 @@ struct Client {
     peer: IpAddr,
     /// None for a trusted proxy.
     origin: Option<Origin>,
+    /// When it was accepted.
+    since: Instant,
     phase: Phase,
     deadline: Option<Instant>,
     held: usize,
+}
+
+/// What a look at a connection has brought.
+enum Taken {
+    Nothing,
+    Part,
+    Whole(Whole),
+    Refused(Refusal),
+    End,
+    Failed,
 }
 
 enum Phase {
@@ -66,6 +78,10 @@ pub(crate) struct Clients {
     held: usize,
     /// Connections given up since this was last read.
     pub(crate) given_up: usize,
+    /// Requests that were found when their connections were to be given up.
+    found: Vec<(u64, Whole)>,
+    /// A connection has been closed since this was last read.
+    pub(crate) freed: bool,
 }
 
 impl Clients {
@@ -79,6 +95,8 @@ impl Clients {
             places: Places::default(),
             held: 0,
             given_up: 0,
+            found: Vec::new(),
+            freed: false,
         }
     }
 
@@ -110,15 +128,65 @@ impl Clients {
         }
     }
 
-    /// Closes the connection that goes first, if one can go.
-    pub(crate) fn give_one_up(&mut self) -> bool {
-        let Some(id) = self.places.first_to_go() else {
+    /// Closes the connection that goes first, if one can go. One that was accepted a moment ago can't, unless it has its
+    /// answer: on a busy machine its client has had no chance to send its request.
+    pub(crate) fn make_place(&mut self, now: Instant) -> bool {
+        while let Some(id) = self.places.first_to_go() {
+            let fresh = |client: &Client| {
+                matches!(client.phase, Phase::Reading(_))
+                    && now < client.since + self.limits.fresh_time
+            };
+            if self.all.get(&id).is_some_and(fresh) {
+                return false;
+            }
+            if self.give_up(id) {
+                return true;
+            }
+        }
+        false
+    }
+
+    /// Closes connections until no more is held than may be, fresh ones, too: those hold something.
+    fn make_memory(&mut self) {
+        while !self.has_memory()
+            && let Some(id) = self.places.first_to_go()
+        {
+            self.give_up(id);
+        }
+    }
+
+    /// Closes a connection, unless its whole request has arrived and only was not read yet: nobody may be given up who has
+    /// asked. Says whether it is closed.
+    fn give_up(&mut self, id: u64) -> bool {
+        if self.has_asked(id) {
             return false;
-        };
+        }
         let leaves = |client: &Client| matches!(client.phase, Phase::Leaving);
         self.given_up += usize::from(!self.all.get(&id).is_some_and(leaves));
         self.close(id);
         true
+    }
+
+    /// Reads what has arrived on a connection whose request was not there in full so far. If it is now, it is in `found`.
+    fn has_asked(&mut self, id: u64) -> bool {
+        let mut scratch = [0; 16 * 1024];
+        let now = Instant::now();
+        loop {
+            match self.take(id, &mut scratch, now) {
+                Taken::Part => {}
+                Taken::Whole(whole) => {
+                    self.settle(id);
+                    self.found.push((id, whole));
+                    return true;
+                }
+                Taken::Nothing | Taken::Refused(_) | Taken::End | Taken::Failed => return false,
+            }
+        }
+    }
+
+    /// What [`Clients::ready`] would have given of connections that were to be given up.
+    pub(crate) fn found(&mut self) -> Vec<(u64, Whole)> {
+        std::mem::take(&mut self.found)
     }
 
     /// Closes all that have not sent a request.
@@ -126,7 +194,9 @@ impl Clients {
         let reading = |client: &Client| matches!(client.phase, Phase::Reading(_));
         let ids = self.all.iter().filter(|(_, client)| reading(client));
         for id in ids.map(|(id, _)| *id).collect::<Vec<_>>() {
-            self.close(id);
+            if !self.has_asked(id) {
+                self.close(id);
+            }
         }
     }
 
@@ -153,6 +223,7 @@ impl Clients {
             stream,
             peer,
             origin: (!trusted).then(|| peer.into()),
+            since: now,
             phase: Phase::Reading(Incoming::default()),
             deadline: Some(now + self.limits.head_time),
             held: 0,
@@ -184,24 +255,43 @@ impl Clients {
     }
 
     fn read(&mut self, id: u64, scratch: &mut [u8], now: Instant) -> Option<Event> {
-        let client = self.all.get_mut(&id)?;
+        match self.take(id, scratch, now) {
+            Taken::Nothing => None,
+            Taken::Part => {
+                self.settle(id);
+                self.make_memory();
+                None
+            }
+            Taken::Whole(whole) => {
+                self.settle(id);
+                Some(Event::Complete(whole))
+            }
+            Taken::Refused(refusal) => self.refused(id, refusal),
+            Taken::End => self.too_late(id),
+            Taken::Failed => {
+                self.close(id);
+                None
+            }
+        }
+    }
+
+    /// Reads once from a connection whose request is not there in full; with its last octet it waits for its answer.
+    fn take(&mut self, id: u64, scratch: &mut [u8], now: Instant) -> Taken {
+        let Some(client) = self.all.get_mut(&id) else {
+            return Taken::Nothing;
+        };
         let Phase::Reading(incoming) = &mut client.phase else {
-            return None;
+            return Taken::Nothing;
         };
         let count = match client.stream.read(scratch) {
+            Ok(0) => return Taken::End,
             Ok(count) => count,
-            Err(error) if is_passing(&error) => return None,
-            Err(_) => {
-                self.close(id);
-                return None;
-            }
+            Err(error) if is_passing(&error) => return Taken::Nothing,
+            Err(_) => return Taken::Failed,
         };
-        if count == 0 {
-            return self.too_late(id);
-        }
         let had_head = incoming.head().is_some();
         match incoming.take(&scratch[..count], client.peer, &self.front) {
-            Progress::Head => {}
+            Progress::Head => Taken::Part,
             Progress::Body { tell } => {
                 if !had_head {
                     client.deadline = Some(now + self.limits.body_time);
@@ -210,22 +300,18 @@ impl Clients {
                     // It has room for this; if not, the client sends its form unasked after a while.
                     let _ = client.stream.write(b"HTTP/1.1 100 Continue\r\n\r\n");
                 }
+                Taken::Part
             }
             Progress::Complete(whole) => {
                 client.phase = Phase::Waiting(whole.held());
                 client.deadline = Some(now + self.limits.work_time);
                 if epoll::delete(&self.poll, &client.stream).is_err() {
-                    self.close(id);
-                    return None;
+                    return Taken::Failed;
                 }
-                self.settle(id);
-                return Some(Event::Complete(whole));
+                Taken::Whole(whole)
             }
-            Progress::Refused(refusal) => return self.refused(id, refusal),
+            Progress::Refused(refusal) => Taken::Refused(refusal),
         }
-        self.settle(id);
-        while !self.has_memory() && self.give_one_up() {}
-        None
     }
 
     /// The end of a client that has not sent its request in time, or in full: it is told so if it has sent anything. One
@@ -272,7 +358,7 @@ impl Clients {
         client.deadline = Some(now + self.limits.answer_time);
         self.settle(id);
         self.write(id, now);
-        while !self.has_memory() && self.give_one_up() {}
+        self.make_memory();
     }
 
     fn write(&mut self, id: u64, now: Instant) {
@@ -323,6 +409,7 @@ impl Clients {
         self.places.forget(id);
         if let Some(client) = self.all.remove(&id) {
             self.held -= client.held;
+            self.freed = true;
         }
     }
 
@@ -342,8 +429,7 @@ impl Clients {
         let origin = client.origin;
         let most = self.limits.unfinished_of_one;
         if let Some(oldest) = self.places.note(id, stage, origin, most) {
-            self.given_up += 1;
-            self.close(oldest);
+            self.give_up(oldest);
         }
     }
 }

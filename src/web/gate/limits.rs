@@ -7,6 +7,8 @@ use std::time::Duration;
 pub(crate) struct Limits {
     /// For the head of a request, from the moment it is connected.
     pub(crate) head_time: Duration,
+    /// For a client that has just connected to send its request: no other connection takes its place before.
+    pub(crate) fresh_time: Duration,
     /// For a form, from the end of its head on.
     pub(crate) body_time: Duration,
     /// For a complete request to have its turn, and for tiny_http to answer it then.
@@ -33,6 +35,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             head_time: Duration::from_secs(10),
+            fresh_time: Duration::from_millis(250),
             body_time: Duration::from_secs(20),
             work_time: Duration::from_secs(30),
             answer_time: Duration::from_secs(30),

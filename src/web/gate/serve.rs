@@ -8,8 +8,8 @@ use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rustix::event::Timespec;
 use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::process::{Resource, getrlimit};
 
@@ -154,6 +154,9 @@ impl Gate {
                 }
             }
             self.hand_over(now);
+            if std::mem::take(&mut self.clients.freed) {
+                self.resume()?;
+            }
             if now >= tick {
                 tick = now + TICK;
                 self.tick(now)?;
@@ -177,8 +180,12 @@ impl Gate {
     /// Takes new connections. Those that there is no place for wait in the kernel: none is lost.
     fn accept(&mut self, now: Instant) -> Result<(), WebError> {
         for _ in 0..ACCEPTED_AT_ONCE {
+            // Otherwise somebody would be given up for nobody: without descriptors accept(2) does not even look.
+            if !self.is_awaited()? {
+                return Ok(());
+            }
             let full = self.clients.count() >= self.limits.connections;
-            if self.stopping || (full && !self.clients.give_one_up()) {
+            if self.stopping || (full && !self.clients.make_place(now)) {
                 return self.pause();
             }
             match self.listener.accept() {
@@ -190,9 +197,10 @@ impl Gate {
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
                 Err(error) => match error.raw_os_error().map(Errno::from_raw_os_error) {
-                    // An unfinished connection gives its descriptor; without one, the next tick tries again.
+                    // An unfinished connection gives its descriptor. If none can, this is tried again when one is closed,
+                    // and at the next tick.
                     Some(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM)
-                        if self.clients.give_one_up() => {}
+                        if self.clients.make_place(now) => {}
                     Some(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM) => {
                         return self.pause();
                     }
@@ -207,10 +215,30 @@ impl Gate {
         Ok(())
     }
 
+    /// Does a connection wait in the kernel?
+    fn is_awaited(&self) -> Result<bool, WebError> {
+        let mut listener = [PollFd::new(&self.listener, PollFlags::IN)];
+        match poll(&mut listener, Some(&Timespec::default())) {
+            Ok(ready) => Ok(ready > 0),
+            Err(Errno::INTR) => Ok(false),
+            Err(error) => Err(WebError::Accept(error.into())),
+        }
+    }
+
     fn pause(&mut self) -> Result<(), WebError> {
         if !self.paused {
             self.paused = true;
             epoll::delete(&self.poll, &self.listener).map_err(|e| WebError::Listener(e.into()))?;
+        }
+        Ok(())
+    }
+
+    fn resume(&mut self) -> Result<(), WebError> {
+        if self.paused && !self.stopping {
+            let listener = EventData::new_u64(LISTENER);
+            epoll::add(&self.poll, &self.listener, listener, EventFlags::IN)
+                .map_err(|e| WebError::Listener(e.into()))?;
+            self.paused = false;
         }
         Ok(())
     }
@@ -258,6 +286,16 @@ impl Gate {
 
     /// Requests go on to tiny_http as far as it has places.
     fn hand_over(&mut self, now: Instant) {
+        // To refuse one may take memory, and that another connection.
+        loop {
+            let found = self.clients.found();
+            if found.is_empty() {
+                break;
+            }
+            for (id, whole) in found {
+                self.follow(id, Event::Complete(whole), now);
+            }
+        }
         while self.slots.is_free()
             && let Some((origin, (client, whole))) = self.line.pop()
         {
@@ -299,12 +337,7 @@ impl Gate {
         } else if self.slots.are_worn() {
             return Err(WebError::Worn);
         }
-        if self.paused && !self.stopping {
-            let listener = EventData::new_u64(LISTENER);
-            epoll::add(&self.poll, &self.listener, listener, EventFlags::IN)
-                .map_err(|e| WebError::Listener(e.into()))?;
-            self.paused = false;
-        }
+        self.resume()?;
         self.report(now);
         Ok(())
     }
