@@ -17,7 +17,9 @@ use rustix::process::{
     DumpableBehavior, Resource, Rlimit, Signal, getrlimit, set_dumpable_behavior,
     set_parent_process_death_signal, setrlimit,
 };
-use rustix::thread::set_no_new_privs;
+use rustix::thread::{
+    CapabilitySet, CapabilitySets, capabilities, set_capabilities, set_no_new_privs,
+};
 
 use calls::Files;
 
@@ -66,12 +68,32 @@ pub fn keep_memory_private() -> io::Result<()> {
     Ok(set_dumpable_behavior(DumpableBehavior::NotDumpable)?)
 }
 
-/// What every process does that Postfix starts for us: it gains no privilege by running a set-user-ID program, and keeps
+/// Gives up every capability, those that a container's PID 1 hands down to all that it starts among them (inheritable and
+/// ambient ones). Not for the mover.
+///
+/// # Errors
+/// When the system refuses.
+pub fn drop_capabilities() -> io::Result<()> {
+    let none = CapabilitySet::empty();
+    let none = CapabilitySets {
+        effective: none,
+        permitted: none,
+        inheritable: none,
+    };
+    if capabilities(None)? == none {
+        return Ok(());
+    }
+    // What is neither permitted nor inheritable is not ambient, either.
+    Ok(set_capabilities(None, none)?)
+}
+
+/// What every process does that Postfix starts for us: it has no capability, gains no privilege by running a set-user-ID program, and keeps
 /// its memory to itself.
 ///
 /// # Errors
 /// When the system refuses.
 pub fn gain_nothing() -> io::Result<()> {
+    drop_capabilities()?;
     set_no_new_privs(true)?;
     keep_memory_private()
 }

@@ -20,7 +20,7 @@ const MAX_MEMORY: u64 = 2 * 1024 * 1024 * 1024;
 pub const THREAD_STACK: usize = 512 * 1024;
 
 /// Ends in an error unless this process is an ordinary user without groups and capabilities that can open none of
-/// `forbidden` (the store and the key); then gives up for good what it could still gain. To be called while the process
+/// `forbidden` (the store and the key); capabilities that it has inherited it gives up first. Then gives up for good what it could still gain. To be called while the process
 /// has one thread: `no_new_privs` holds for the calling thread and those that it starts.
 ///
 /// # Errors
@@ -37,8 +37,9 @@ pub fn prove_unprivileged(forbidden: &[PathBuf]) -> Result<(), WebError> {
     if let Some(group) = groups.iter().find(|group| **group != getgid()) {
         return privileged(format!("it is in group {}", group.as_raw()));
     }
+    confine::drop_capabilities().map_err(WebError::Limit)?;
     let sets = capabilities(None).map_err(|e| WebError::Limit(e.into()))?;
-    if !sets.permitted.is_empty() || !sets.effective.is_empty() {
+    if !(sets.permitted | sets.effective | sets.inheritable).is_empty() {
         return privileged(format!("it has {:?}", sets.permitted));
     }
     if let Some(path) = forbidden.iter().find(|path| can_open(path)) {
@@ -103,6 +104,15 @@ mod tests {
         };
         prove_unprivileged(&[path.into(), "/nonexistent/key".into()]).unwrap();
         assert!(rustix::thread::no_new_privs().unwrap());
+        let status = std::fs::read_to_string("/proc/thread-self/status").unwrap();
+        let sets = status.lines().filter(|line| {
+            ["CapInh:", "CapPrm:", "CapEff:", "CapAmb:"]
+                .iter()
+                .any(|name| line.starts_with(name))
+        });
+        for set in sets {
+            assert!(set.ends_with("\t0000000000000000"), "{set}");
+        }
         assert_eq!(getrlimit(Resource::Core).maximum, Some(0));
         assert!(getrlimit(Resource::Nofile).maximum.unwrap() <= MAX_FILES);
     }
@@ -138,6 +148,21 @@ mod tests {
         std::fs::write(&secret, "secret").unwrap();
         std::fs::set_permissions(&secret, Permissions::from_mode(0o600)).unwrap();
         assert!(succeeds(&program, &secret, 65534, 65534));
+        // As all have it that the PID 1 of some containers starts.
+        let inherited = Command::new("setpriv")
+            .args(["--reuid=65534", "--regid=65534", "--clear-groups"])
+            .args(["--inh-caps=+chown,+kill", "--ambient-caps=+kill"])
+            .arg(&program)
+            .args(["--exact", "web::privilege::tests::as_nobody", "--nocapture"])
+            .env(AS_NOBODY, &secret)
+            .current_dir("/")
+            .output()
+            .unwrap();
+        assert!(
+            inherited.status.success(),
+            "{}",
+            String::from_utf8_lossy(&inherited.stdout)
+        );
         assert!(!succeeds(&program, &secret, 65534, 0), "group root");
         assert!(!succeeds(&program, &secret, 0, 65534), "root");
         assert!(
