@@ -1,6 +1,8 @@
 //! What the may instance did with released recipients: over TLS after all, in plain text, deferred, returned, removed;
 //! and that posttls-ear, which hears it, can neither lose a message nor have it delivered twice.
 
+#[path = "passages/again.rs"]
+mod again;
 mod common;
 
 use std::os::unix::fs::PermissionsExt as _;
@@ -138,6 +140,27 @@ fn over_tls_after_all_and_what_was_remembered_about_the_domain_ends() {
     }
     let stays = store.consent(stays).expect("the store").expect("a consent");
     assert_eq!(stays.ended_at, None);
+}
+
+/// Against RFC 3207, and some do: it was over TLS, and in such a session the ear can't know.
+#[test]
+fn starttls_offered_again_within_tls_is_not_called_unencrypted() {
+    let stage = Stage::new();
+    let server = again::Server::start(&stage.sandbox.config_dir(Instance::Mx));
+    let path = stage.sandbox.config_dir(Instance::May).join("transport");
+    let table = std::fs::read_to_string(&path).expect("a table");
+    let others = table.lines().filter(|line| !line.starts_with("plain."));
+    let others: String = others.map(|line| format!("{line}\n")).collect();
+    let line = format!("plain.test smtp:[127.0.0.1]:{}\n", server.port);
+    std::fs::write(&path, line + &others).expect("a table");
+    stage.reload(Instance::May);
+    for number in 0..4 {
+        let recipient = format!("bob{number}@plain.test");
+        let queue_id = release(&stage, &[&recipient], &format!("again{number}"));
+        passes(&stage, &queue_id, &recipient, "sent");
+    }
+    assert_eq!(server.over_tls(), 4);
+    stage.queues_are_empty();
 }
 
 #[test]

@@ -2,7 +2,7 @@
 //!
 //! In one delivery smtp(8) asks, in this order: for a greeting `220`; for each line that offers STARTTLS `starttls`;
 //! after the replies to an EHLO, by the server's address. With TLS there follow a `220` (the server is ready for the
-//! handshake) and a second EHLO; then no STARTTLS is offered any more (RFC 3207). When the handshake fails, smtp(8)
+//! handshake) and a second EHLO; then STARTTLS should not be offered any more (RFC 3207), and some servers do. When the handshake fails, smtp(8)
 //! connects anew and goes on in plain text: that is one `220` more. What fits none of these is not guessed at.
 //!
 //! A process may be given the same message again, for recipients at another server: a question of a session after the
@@ -123,13 +123,18 @@ impl Dialogue {
         }
         match (&self.before, &self.last) {
             (_, None) => Passage::Sent,
-            // Not in TLS: there it is never offered.
-            (_, Some(last)) if last.offered_tls => Passage::Clear,
             (Some(before), Some(last))
                 if before.offered_tls && before.server == last.server && last.ready == 1 =>
             {
-                Passage::Encrypted
+                if last.offered_tls {
+                    // Within TLS against the rules, or by the same server anew, after it hung up at STARTTLS.
+                    Passage::Sent
+                } else {
+                    Passage::Encrypted
+                }
             }
+            // Not within TLS: that begins after one 220 of the same server.
+            (_, Some(last)) if last.offered_tls => Passage::Clear,
             (_, Some(last)) if last.ready > 0 => Passage::Clear,
             _ => Passage::Sent,
         }
@@ -185,6 +190,11 @@ mod tests {
         );
         assert_eq!(heard("2se2fd"), ["clear"], "the next server");
         assert_eq!(
+            heard("2se2sfd"),
+            ["clear"],
+            "the next server, whose STARTTLS is refused"
+        );
+        assert_eq!(
             heard("2se2e2se2ed"),
             ["encrypted"],
             "the next server, over TLS, too"
@@ -215,6 +225,11 @@ mod tests {
             heard("2se2ednd"),
             ["encrypted", "sent"],
             "the same for the next message"
+        );
+        assert_eq!(
+            heard("2se2sed"),
+            ["sent"],
+            "offered again within TLS; or hung up at STARTTLS and connected anew"
         );
         assert_eq!(heard("2d"), ["sent"], "HELO");
         assert_eq!(heard("2se2e2d"), ["sent"], "HELO after another server");

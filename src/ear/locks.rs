@@ -16,6 +16,12 @@ pub fn messages_of(process: i32) -> Vec<u64> {
         .unwrap_or_default()
 }
 
+/// The numbers as one text, for `posttls check`.
+pub fn listed(inodes: &[u64]) -> String {
+    let words: Vec<String> = inodes.iter().map(u64::to_string).collect();
+    words.join(" ")
+}
+
 /// The same, from the text of the table.
 pub fn shared_locks(table: &str, process: i32) -> Vec<u64> {
     let mut inodes: Vec<u64> = table

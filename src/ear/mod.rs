@@ -33,6 +33,7 @@ use crate::exit::{self, Exit, abort_on_panic};
 use crate::logging;
 use dialogue::{Dialogue, Question};
 use notes::Notes;
+pub use socketmap::CHECK;
 use socketmap::Queries;
 
 /// Answers the lookups of one smtp(8) process on standard input and output, and notes what they tell.
@@ -98,6 +99,7 @@ fn serve(notes: Option<&Notes>) -> io::Result<()> {
         .ok();
     let mut queries = Queries::default();
     let mut dialogue = Dialogue::default();
+    let mut told = false;
     let mut buffer = [0; 4096];
     loop {
         let count = match from.read(&mut buffer) {
@@ -108,10 +110,21 @@ fn serve(notes: Option<&Notes>) -> io::Result<()> {
         };
         queries.add(&buffer[..count]);
         while let Some(query) = queries.take()? {
+            if query == CHECK {
+                let messages = client.map(locks::messages_of).unwrap_or_default();
+                to.write_all(&socketmap::found(&locks::listed(&messages)))?;
+                to.flush()?;
+                continue;
+            }
             if let (Some(client), Some(notes), Some(question)) =
                 (client, notes, Question::read(&query))
             {
                 let messages = locks::messages_of(client);
+                if messages.is_empty() && !std::mem::replace(&mut told, true) {
+                    warn!(
+                        "deaf: it can't be seen in /proc/locks which message process {client} delivers; see posttls check"
+                    );
+                }
                 if let Some(heard) = dialogue.hear(&messages, question) {
                     notes.note(&messages, heard);
                 }

@@ -7,8 +7,21 @@ const LONGEST: usize = 100_000;
 /// Digits of a length.
 const DIGITS: usize = 6;
 
-/// The one answer that is ever given.
+/// The one answer that smtp(8) ever gets.
 pub const NOT_FOUND: &[u8] = b"9:NOTFOUND ,";
+
+/// What `posttls check` asks, and no table: which files does the process that asks keep a shared lock on?
+pub const CHECK: &[u8] = b"check ";
+
+/// A text as it goes over the connection.
+pub fn netstring(text: &[u8]) -> Vec<u8> {
+    [text.len().to_string().as_bytes(), b":", text, b","].concat()
+}
+
+/// An answer with a value.
+pub fn found(value: &str) -> Vec<u8> {
+    netstring(format!("OK {value}").as_bytes())
+}
 
 /// Questions, as they come in pieces.
 #[derive(Debug, Default)]

@@ -158,6 +158,11 @@ impl Settings {
     /// When the table can't be read, or Postfix has no support for its type.
     pub fn lookup(&self, table: &str, key: &str) -> Result<Option<String>, PostfixError> {
         let mut command = program("postmap", &self.config_dir);
+        // Where Postfix's own programs look tables up: names of sockets are relative to it.
+        let queue = Path::new(self.get("queue_directory"));
+        if queue.is_dir() {
+            command.current_dir(queue);
+        }
         let answer = output(command.args(["-q", key, "--", table]))?;
         if answer.status.success() {
             let text = String::from_utf8_lossy(&answer.stdout);

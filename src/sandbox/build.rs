@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime};
 use super::config::{self, Place};
 use super::error::AtPath;
 use super::ports::Ports;
-use super::process::{postfix_tool, run, run_silently};
+use super::process::{compatibility_level, postfix_tool, run, run_silently};
 use super::{Instance, SandboxError, UpOptions};
 use crate::case::store::Store;
 
@@ -62,6 +62,7 @@ pub(super) fn lay_out(options: &UpOptions, ports: &Ports, nonce: &str) -> Result
     write(&toml, &posttls_toml(options, ports), 0o640)?;
     chown(&toml, None, Some(pipe.1)).at(&toml)?;
 
+    let level = compatibility_level()?;
     for instance in Instance::ALL {
         let place = Place {
             instance,
@@ -69,6 +70,7 @@ pub(super) fn lay_out(options: &UpOptions, ports: &Ports, nonce: &str) -> Result
             queue: &spool(options, instance),
             data: &dir.join("data").join(instance.as_str()),
             log: &dir.join(format!("{instance}.log")),
+            level: &level,
             nonce,
         };
         make_dir(place.config, 0o755, None)?;
@@ -90,6 +92,7 @@ pub(super) fn lay_out(options: &UpOptions, ports: &Ports, nonce: &str) -> Result
         }
         let files = match instance {
             Instance::Encrypt => config::ENCRYPT_FILES,
+            Instance::May if options.ear => config::EAR_FILES,
             Instance::May => &[],
             Instance::Mx => config::MX_FILES,
         };

@@ -22,6 +22,11 @@ pub(super) const ENCRYPT_FILES: &[(&str, &str)] = &[
         include_str!("../../postfix-conf/posttls-status-filter"),
     ),
 ];
+/// The same for the may instance, with posttls-ear.
+pub(super) const EAR_FILES: &[(&str, &str)] = &[(
+    "posttls-ear-replies",
+    include_str!("../../postfix-conf/posttls-ear-replies"),
+)];
 const ENCRYPT_MAIN: &str = include_str!("../../postfix-conf/encrypt-main.cf");
 const MAY_MAIN: &str = include_str!("../../postfix-conf/may-main.cf");
 const MAY_EAR: &str = include_str!("../../postfix-conf/may-ear.cf");
@@ -59,6 +64,8 @@ pub(super) struct Place<'a> {
     pub queue: &'a Path,
     pub data: &'a Path,
     pub log: &'a Path,
+    /// Its `compatibility_level`.
+    pub level: &'a str,
     /// A word that only this sandbox's greetings have.
     pub nonce: &'a str,
 }
@@ -83,7 +90,7 @@ pub(super) fn main_cf(
     let instance = place.instance;
     let mut text = format!(
         "# Postfix instance of a PostTLS sandbox, made by `posttls sandbox up`.\n\
-         compatibility_level = 3.6\n\
+         compatibility_level = {}\n\
          queue_directory = {}\ndata_directory = {}\nmaillog_file = {}\nmaillog_file_prefixes = /\n\
          myhostname = {instance}.host.test\nsmtpd_banner = $myhostname ESMTP {}\n\
          inet_interfaces = 127.0.0.1\ninet_protocols = ipv4\nmynetworks = 127.0.0.0/8\n\
@@ -91,6 +98,7 @@ pub(super) fn main_cf(
          smtpd_relay_restrictions = permit_mynetworks, reject\n\
          smtpd_recipient_limit = 100000\nsmtpd_error_sleep_time = 0\nin_flow_delay = 0\n\
          local_transport = error:5.1.1 nobody lives here\nalias_maps =\nalias_database =\n",
+        place.level,
         place.queue.display(),
         place.data.display(),
         place.log.display(),

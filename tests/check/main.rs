@@ -191,6 +191,8 @@ fn what_does_not_run(clinic: &mut Clinic) {
         &[
             ("base-url", "fail"),
             ("encrypt-running", "fail"),
+            // It can't be asked.
+            ("may-ear", "skip"),
             ("may-running", "fail"),
             ("mover", "fail"),
             // The sandbox submits notifications to the may instance.

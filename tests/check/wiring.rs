@@ -1,6 +1,7 @@
 //! What main.cf and master.cf of both instances can have wrong.
 
 use std::fs;
+use std::process::{Command, Stdio};
 
 use posttls::sandbox::Instance;
 
@@ -109,6 +110,17 @@ pub fn levels_and_times(clinic: &mut Clinic) {
             "smtp_reply_filter=socketmap:unix:private/posttls-ear:reply",
             ("may-ear", "fail"),
         ),
+        // As an inline regexp table before Postfix 3.7: nothing but the question fails.
+        (
+            May,
+            "smtp_reply_filter=pipemap:{regexp:/nowhere socketmap:unix:private/posttls-ear:reply}",
+            ("may-ear", "fail"),
+        ),
+        (
+            May,
+            "smtp_delivery_status_filter=socketmap:unix:private/posttls-ear:status regexp:/nowhere",
+            ("may-ear", "fail"),
+        ),
     ] {
         clinic.broken(setting, |c| c.set(instance, setting), &[expected]);
     }
@@ -208,6 +220,33 @@ fn the_ear(clinic: &mut Clinic) {
         |_| fs::rename(&socket, &aside).expect("a socket"),
         &fail,
         |_| fs::rename(&aside, &socket).expect("a socket"),
+    );
+    let replies = clinic.path("may/posttls-ear-replies");
+    let aside = replies.with_extension("aside");
+    clinic.ill(
+        "an ear without its table of replies",
+        |_| fs::rename(&replies, &aside).expect("a file"),
+        &fail,
+        |_| fs::rename(&aside, &replies).expect("a file"),
+    );
+    // As Debian 13's unit has it: a /proc without the table of locks.
+    let restart = |c: &Clinic, prepare: &str| {
+        let may = c.path("may");
+        let postfix = |verb: &str| format!("postfix -c {} {verb}", may.display());
+        let script = format!("{} && {prepare} {}", postfix("stop"), postfix("start"));
+        let status = Command::new("unshare")
+            .args(["--mount", "--propagation", "private", "sh", "-c", &script])
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .status();
+        assert!(status.expect("unshare runs").success(), "{script}");
+    };
+    clinic.ill(
+        "a deaf ear",
+        |c| restart(c, "mount --bind /dev/null /proc/locks &&"),
+        &warn,
+        |c| restart(c, ""),
     );
 }
 

@@ -3,18 +3,21 @@
 //! Apart from the other checks of that instance, as this one follows a way of its own: three tables lead to a service,
 //! and while that cannot be run, released mail waits.
 
-use std::fs;
+use std::fs::{self, File};
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::MetadataExt as _;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
 
+use rustix::fs::{FlockOperation, MemfdFlags, flock, memfd_create};
+
 use super::context::Context;
-use super::{Outcome, Verdict};
-use crate::ear::socketmap::NOT_FOUND;
-use crate::postfix::Service;
+use super::{Outcome, Skip, Verdict};
+use crate::ear::socketmap::{CHECK, NOT_FOUND, netstring};
+use crate::postfix::settings::list;
 use crate::postfix::user::{self, Access};
+use crate::postfix::{Service, Settings};
 
 /// smtp(8) asks by these.
 const TABLES: [&str; 3] = [
@@ -22,9 +25,11 @@ const TABLES: [&str; 3] = [
     "smtp_discard_ehlo_keyword_address_maps",
     "smtp_delivery_status_filter",
 ];
+/// What it asks them, in a way that says nothing about any message.
+const QUESTIONS: [&str; 3] = ["220 posttls check", "192.0.2.1", "4.0.0 posttls check"];
 const NAME: &str = "posttls-ear";
-/// A question that says nothing about any message.
-const QUESTION: &[u8] = b"6:check ,";
+/// Octets of the longest answer.
+const LONGEST: u64 = 4096;
 const PATIENCE: Duration = Duration::from_secs(5);
 const ENTRY: &str =
     "make the service posttls-ear in master.cf what may-master.cf has, and reload that instance";
@@ -56,10 +61,16 @@ pub(super) fn ear(at: &Context<'_>) -> Outcome {
     if let Err(why) = entry(at, service) {
         return Ok(Verdict::fail(format!("{what}: {why}"), ENTRY));
     }
-    if matches!(settings.is_running(), Ok(true)) {
-        let queue = Path::new(settings.get("queue_directory"));
-        let socket = queue.join("private").join(NAME);
-        if let Err(error) = ask(&socket) {
+    if !matches!(settings.is_running(), Ok(true)) {
+        return Err(Skip(
+            "the may instance does not run, and posttls-ear with it",
+        ));
+    }
+    let queue = Path::new(settings.get("queue_directory"));
+    let socket = queue.join("private").join(NAME);
+    let hears = match ask(&socket) {
+        Ok(hears) => hears,
+        Err(error) => {
             return Ok(Verdict::fail(
                 format!(
                     "{what} does not answer at {}: {error}: released mail waits",
@@ -68,6 +79,28 @@ pub(super) fn ear(at: &Context<'_>) -> Outcome {
                 "reload the may instance, and read what its spawn(8) says in the log",
             ));
         }
+    };
+    if let Err(why) = tables(settings) {
+        return Ok(Verdict::fail(
+            format!("{what}: {why}: released mail waits"),
+            "set the three as may-ear.cf has them, copy posttls-ear-replies beside main.cf, and reload the may instance",
+        ));
+    }
+    if hears.is_none() {
+        return Ok(Verdict::warn(
+            format!("{what} is one of an older version: it can't say whether it hears"),
+            "reload the may instance",
+        ));
+    }
+    if hears == Some(false) {
+        return Ok(Verdict::warn(
+            format!(
+                "{what} is deaf: it can't see which message smtp(8) delivers, so whether released mail went out over TLS \
+                 is not known"
+            ),
+            "its /proc has no locks, as in Debian 13's unit of the may instance: install posttls-may-proc.conf as \
+             README.md says, and restart that instance",
+        ));
     }
     if !missing.contains(&TABLES[0]) && !settings.get(TABLES[0]).contains("regexp:") {
         return Ok(Verdict::fail(
@@ -128,16 +161,66 @@ fn entry(at: &Context<'_>, service: &Service) -> Result<(), String> {
     Ok(())
 }
 
-fn ask(socket: &Path) -> io::Result<()> {
+/// Asks the tables of main.cf what smtp(8) asks them, as it does: none may fail, and ours has no answer.
+fn tables(settings: &Settings) -> Result<(), String> {
+    for (name, question) in TABLES.into_iter().zip(QUESTIONS) {
+        let tables = list(settings.get(name)).into_iter();
+        for table in tables.filter(|table| table.contains(':')) {
+            match settings.lookup(table, question) {
+                Ok(Some(answer)) if table.contains(NAME) => {
+                    return Err(format!("{name} answers {answer:?}"));
+                }
+                Ok(_) => {}
+                Err(error) => return Err(format!("{name} can't be asked: {error}")),
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Has the ear look for a lock of this process, as it does for those of smtp(8). Says whether it found it;
+/// `None` from one of an older version, which may still be there after an upgrade.
+fn ask(socket: &Path) -> io::Result<Option<bool>> {
+    let locked = File::from(memfd_create("posttls-check", MemfdFlags::CLOEXEC)?);
+    flock(&locked, FlockOperation::LockShared)?;
     let mut stream = UnixStream::connect(socket)?;
     stream.set_read_timeout(Some(PATIENCE))?;
     stream.set_write_timeout(Some(PATIENCE))?;
-    stream.write_all(QUESTION)?;
-    let mut answer = [0; NOT_FOUND.len()];
-    stream.read_exact(&mut answer)?;
-    if answer == NOT_FOUND {
-        Ok(())
-    } else {
-        Err(io::Error::other("it gave an answer that is not its own"))
+    stream.write_all(&netstring(CHECK))?;
+    let answer = read_netstring(&mut stream)?;
+    if NOT_FOUND == netstring(&answer) {
+        return Ok(None);
+    }
+    let answer = String::from_utf8_lossy(&answer).into_owned();
+    let inodes = answer
+        .strip_prefix("OK ")
+        .ok_or_else(|| io::Error::other("it gave an answer that is not its own"))?;
+    let own = locked.metadata()?.ino().to_string();
+    Ok(Some(
+        inodes.split_ascii_whitespace().any(|inode| inode == own),
+    ))
+}
+
+fn read_netstring(stream: &mut UnixStream) -> io::Result<Vec<u8>> {
+    let broken = || io::Error::other("it gave an answer that is not its own");
+    let mut octets = Vec::new();
+    let mut rest = stream.take(LONGEST);
+    loop {
+        let mut octet = [0];
+        rest.read_exact(&mut octet)?;
+        octets.push(octet[0]);
+        let Some(colon) = octets.iter().position(|octet| *octet == b':') else {
+            continue;
+        };
+        let length = std::str::from_utf8(&octets[..colon]).ok();
+        let length: usize = length.and_then(|n| n.parse().ok()).ok_or_else(broken)?;
+        if octets.len() == colon + 1 + length + 1 {
+            let text = octets[colon + 1..colon + 1 + length].to_vec();
+            return if octet == *b"," {
+                Ok(text)
+            } else {
+                Err(broken())
+            };
+        }
     }
 }
