@@ -207,10 +207,11 @@ fn init_asks_for_what_it_cannot_know() {
 /// Makes an instance's configuration directory with these settings.
 fn instance(host: &Host, settings: &str) -> String {
     let dir = host.path("postfix");
+    let level = posttls::sandbox::compatibility_level().expect("a level");
     fs::create_dir(&dir).expect("a directory");
     fs::write(
         dir.join("main.cf"),
-        format!("compatibility_level = 3.6\n{settings}"),
+        format!("compatibility_level = {level}\n{settings}"),
     )
     .expect("main.cf");
     fs::write(dir.join("master.cf"), "").expect("master.cf");

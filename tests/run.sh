@@ -19,6 +19,33 @@ long="crash_meddling faults campaign damaged reminders letters census crash cour
 
 logs=$(mktemp -d)
 trap 'rm -rf "$logs"' EXIT
+# Everything that a test starts has this directory, which other users must be able to enter, in its environment or among
+# its arguments: so it is found when it is left behind.
+scratch=$logs/tmp
+mkdir "$scratch"
+chmod 755 "$logs" "$scratch"
+
+# Processes of the tests, one a line.
+running() {
+    for process in /proc/[0-9]*; do
+        if grep -aqsF "$scratch" "$process/environ" "$process/cmdline"; then
+            echo "${process#/proc/} $(tr '\0' ' ' <"$process/cmdline")"
+        fi
+    done 2>/dev/null
+}
+
+# Nothing that a test started may outlive it: ends what has, and says so.
+nothing_is_left() {
+    for _ in 1 2 3 4 5 6 7 8 9 10; do
+        left=$(running)
+        [ -n "$left" ] || return 0
+        sleep 1
+    done
+    echo "left running by the tests, and ended now:"
+    echo "$left"
+    echo "$left" | while read -r pid _; do kill -9 "$pid" || true; done
+    return 1
+}
 
 # The paths of these test programs of the last build, one a line.
 named() {
@@ -40,7 +67,7 @@ others() {
 
 # Runs the program $1 with its output in a file below $0, and prints that in one piece when it has ended.
 run='name=$(basename "$1")
-     "$1" >"$0/$name.log" 2>&1 || echo "test program failed: $name" >>"$0/$name.log"
+     TMPDIR="$0/tmp" "$1" >"$0/$name.log" 2>&1 || echo "test program failed: $name" >>"$0/$name.log"
      (flock 9; echo; echo "    Running $name"; cat "$0/$name.log") 9>"$0/turn"'
 
 if cargo fmt --version >/dev/null 2>&1; then cargo fmt --check; else echo "rustfmt is not installed: formatting not checked"; fi
@@ -50,7 +77,7 @@ else
     echo "clippy is not installed: lints not checked"
 fi
 if [ $# -gt 0 ]; then
-    { cargo test --locked --features failpoints --no-fail-fast "$@" 2>&1 || echo "test program failed: cargo test"; } | tee "$logs/cargo.log"
+    { TMPDIR=$scratch cargo test --locked --features failpoints --no-fail-fast "$@" 2>&1 || echo "test program failed: cargo test"; } | tee "$logs/cargo.log"
 else
     cargo test --quiet --locked --features failpoints --no-run --message-format=json-render-diagnostics >"$logs/built.json"
     CARGO_MANIFEST_DIR=$PWD
@@ -64,6 +91,7 @@ status=0
 if grep -h '^test program failed' "$logs"/*.log; then status=1; fi
 awk '/^test result:/ { passed += $4; failed += $6; skipped += $8 }
      END { printf "%d passed, %d failed, %d skipped\n", passed, failed, skipped; exit passed == 0 || failed > 0 }' "$logs"/*.log || status=1
+nothing_is_left || status=1
 # A choice of tests is not about these.
 [ $# -gt 0 ] || tests/fuzz/run --seconds 5 || status=1
 exit $status

@@ -21,6 +21,9 @@ enum Command {
     Up(UpArguments),
     /// Stop what runs in DIR.
     Down(DownArguments),
+    /// Wait for the end of standard input, then stop what runs in DIR; a sandbox has one of these for its own end.
+    #[command(hide = true)]
+    Guard(GuardArguments),
     /// Write the message on standard input into a Maildir; the mx of a sandbox runs this.
     #[command(hide = true)]
     Deliver(DeliverArguments),
@@ -53,6 +56,13 @@ struct DownArguments {
 }
 
 #[derive(Debug, Args)]
+struct GuardArguments {
+    /// The directory of the sandbox.
+    #[arg(long)]
+    dir: PathBuf,
+}
+
+#[derive(Debug, Args)]
 #[group(required = true, multiple = false)]
 struct Where {
     /// One Maildir for all recipients.
@@ -77,6 +87,10 @@ pub(super) fn run(options: &SandboxOptions) -> Done {
         Command::Up(arguments) => up(arguments),
         Command::Down(arguments) => {
             sandbox::down(&arguments.dir, arguments.remove)?;
+            Ok(Exit::Ok)
+        }
+        Command::Guard(arguments) => {
+            sandbox::guard(&arguments.dir)?;
             Ok(Exit::Ok)
         }
         Command::Deliver(arguments) => Ok(deliver(arguments)),

@@ -405,8 +405,9 @@ impl Instance {
         use std::fs;
         fs::create_dir_all(directory.join("hold")).unwrap();
         let at = directory.display();
+        let level = crate::sandbox::compatibility_level().unwrap();
         let settings = format!(
-            "compatibility_level = 3.6\nqueue_directory = {at}\nhash_queue_names = {queues}\nhash_queue_depth = {depth}\n"
+            "compatibility_level = {level}\nqueue_directory = {at}\nhash_queue_names = {queues}\nhash_queue_depth = {depth}\n"
         );
         fs::write(directory.join("main.cf"), settings).unwrap();
         fs::write(directory.join("master.cf"), "").unwrap();

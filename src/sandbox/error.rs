@@ -71,6 +71,9 @@ pub enum SandboxError {
         /// The server's reply, lines joined by newlines.
         reply: String,
     },
+    /// What a sandbox started can't be stopped.
+    #[error("these processes of the sandbox do not end: {0:?}")]
+    StillRunning(Vec<i32>),
     /// `sandbox.json` is missing a key or is no JSON.
     #[error("{0}: not the description of a sandbox")]
     BadDescription(PathBuf),

@@ -8,6 +8,8 @@ mod build;
 mod config;
 mod deliver;
 mod error;
+mod guard;
+mod leftover;
 mod options;
 mod ports;
 mod process;
@@ -20,7 +22,10 @@ use std::thread;
 
 pub use deliver::{Target, deliver, maildir_of};
 pub use error::SandboxError;
+pub use guard::{Guard, guard};
+pub use leftover::processes;
 pub use options::{Instance, UpOptions};
+pub use process::compatibility_level;
 pub use running::{QUEUES, Sandbox};
 pub use smtp::{Mail, submit};
 
@@ -98,7 +103,8 @@ fn try_up(options: &UpOptions) -> Result<Sandbox, SandboxError> {
     Ok(sandbox)
 }
 
-/// Stops whatever of the sandbox in `dir` is running; deletes `dir` if `remove`. Works on half a sandbox, and twice.
+/// Stops whatever of the sandbox in `dir` is running; deletes `dir` if `remove`. Works on half a sandbox, and twice. What
+/// an instance has left behind, or can't be asked to stop as its queue directory is gone, is ended, too.
 ///
 /// # Errors
 /// When an instance cannot be stopped, or the directory not be deleted.
@@ -120,6 +126,7 @@ pub fn down(dir: &Path, remove: bool) -> Result<(), SandboxError> {
             .map(|handle| handle.join().expect("stopping Postfix does not panic"))
             .collect()
     });
+    leftover::end(&dir)?;
     stopped.into_iter().collect::<Result<(), _>>()?;
     if remove {
         fs::remove_dir_all(&dir).at(&dir)?;

@@ -101,16 +101,18 @@ pub(super) struct Ports {
     pub may: u16,
     pub http: u16,
     pub domains: BTreeMap<&'static str, u16>,
-    /// Bound and never listening. Postfix binds with SO_REUSEPORT, so two sandboxes that had found the same port would
-    /// both get it, and each a part of the other's mail; as long as these live, nobody else finds it.
+    /// Bound and never listening. Postfix binds with SO_REUSEPORT (from 3.6 on), so two sandboxes that had found the same
+    /// port would both get it, and each a part of the other's mail; as long as these live, nobody else finds it, not even
+    /// while an instance is stopped.
     pub reserved: Arc<Vec<OwnedFd>>,
 }
 
-/// A socket on a free port of 127.0.0.1 that only another one with SO_REUSEPORT can share.
+/// A socket on a free port of 127.0.0.1. With SO_REUSEADDR, as every Postfix has it, the port can be shared with sockets
+/// that do not listen: so Postfix gets it, and nobody who looks for a free one.
 fn reserve() -> std::io::Result<(OwnedFd, u16)> {
     let socket = net::socket(AddressFamily::INET, SocketType::STREAM, None)?;
     rustix::io::fcntl_setfd(&socket, rustix::io::FdFlags::CLOEXEC)?;
-    net::sockopt::set_socket_reuseport(&socket, true)?;
+    net::sockopt::set_socket_reuseaddr(&socket, true)?;
     net::bind(&socket, &SocketAddrV4::new(Ipv4Addr::LOCALHOST, 0))?;
     let address: SocketAddr = net::getsockname(&socket)?.try_into()?;
     Ok((socket, address.port()))
@@ -167,5 +169,34 @@ impl Ports {
             Ok(line) if line.contains(nonce) => Ok(()),
             _ => Err(SandboxError::PortLost(port)),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As Postfix listens (inet_listen.c): before 3.6 without SO_REUSEPORT.
+    fn listen(port: u16, reuseport: bool) -> std::io::Result<OwnedFd> {
+        let socket = net::socket(AddressFamily::INET, SocketType::STREAM, None)?;
+        net::sockopt::set_socket_reuseaddr(&socket, true)?;
+        if reuseport {
+            net::sockopt::set_socket_reuseport(&socket, true)?;
+        }
+        net::bind(&socket, &SocketAddrV4::new(Ipv4Addr::LOCALHOST, port))?;
+        net::listen(&socket, 1)?;
+        Ok(socket)
+    }
+
+    #[test]
+    fn postfix_of_any_version_gets_a_reserved_port_and_nobody_else_finds_it() {
+        let (_kept, port) = reserve().unwrap();
+        for reuseport in [false, true] {
+            drop(listen(port, reuseport).unwrap());
+        }
+        let others: Vec<_> = (0..200).map(|_| reserve().unwrap()).collect();
+        assert!(others.iter().all(|(_, other)| *other != port));
+        let found = TcpListener::bind("127.0.0.1:0").unwrap();
+        assert_ne!(found.local_addr().unwrap().port(), port);
     }
 }

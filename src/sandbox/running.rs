@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 
 use super::deliver::{maildir_of, read_maildir};
 use super::error::AtPath;
+use super::guard::Guard;
 use super::ports::{DOMAINS, DOWN, Ports};
 use super::process;
 use super::smtp::{self, Mail};
@@ -36,6 +37,8 @@ pub struct Sandbox {
     dir: PathBuf,
     description: Value,
     stop_on_drop: bool,
+    /// Of one that this process has started.
+    guard: Option<Guard>,
     httpd: Mutex<Option<Child>>,
     /// Kept while this process has the sandbox: an instance may be stopped and started.
     _reserved: Arc<Vec<OwnedFd>>,
@@ -54,6 +57,7 @@ impl Sandbox {
             dir: dir.to_owned(),
             description,
             stop_on_drop: false,
+            guard: None,
             httpd: Mutex::new(None),
             _reserved: Arc::default(),
         })
@@ -95,10 +99,13 @@ impl Sandbox {
         });
         let file = dir.join("sandbox.json");
         fs::write(&file, format!("{description:#}\n")).at(&file)?;
+        let program = dir.join("bin/posttls");
+        let guard = program.is_file().then(|| Guard::start(&program, dir));
         Ok(Self {
             dir: dir.to_owned(),
             description,
             stop_on_drop: true,
+            guard: guard.transpose()?,
             httpd: Mutex::new(None),
             _reserved: Arc::clone(&ports.reserved),
         })
@@ -107,6 +114,9 @@ impl Sandbox {
     /// Lets everything run on when this value is dropped.
     pub fn leave_running(&mut self) {
         self.stop_on_drop = false;
+        if let Some(guard) = &mut self.guard {
+            guard.dismiss();
+        }
     }
 
     /// The sandbox's directory.
@@ -302,8 +312,12 @@ impl Drop for Sandbox {
     fn drop(&mut self) {
         if self.stop_on_drop {
             self.stop_httpd();
-            if let Err(error) = down(&self.dir, false) {
-                crate::logging::to_stderr(&format!("posttls sandbox: {error}\n"));
+            match (down(&self.dir, false), &mut self.guard) {
+                (Ok(()), Some(guard)) => guard.dismiss(),
+                (Ok(()), None) => {}
+                (Err(error), _) => {
+                    crate::logging::to_stderr(&format!("posttls sandbox: {error}\n"));
+                }
             }
         }
     }

@@ -9,10 +9,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
+use posttls::sandbox::{Guard, compatibility_level};
 use tempfile::TempDir;
 
-const MAIN_CF: &str = "compatibility_level = 3.6
-inet_interfaces = 127.0.0.1
+const MAIN_CF: &str = "inet_interfaces = 127.0.0.1
 inet_protocols = ipv4
 myhostname = mail.test
 mydestination =
@@ -46,6 +46,8 @@ postlog unix-dgram n - n - 1 postlogd
 ";
 
 pub struct Postfix {
+    /// Before the directory.
+    _guard: Guard,
     directory: TempDir,
     port: u16,
 }
@@ -69,8 +71,9 @@ impl Postfix {
             .unwrap()
             .port();
         let at = path.display();
+        let level = compatibility_level().unwrap();
         let places = format!(
-            "queue_directory = {at}/queue\ndata_directory = {at}/data\nmaillog_file = {at}/log\nmaillog_file_prefixes = {at}\n"
+            "compatibility_level = {level}\nqueue_directory = {at}/queue\ndata_directory = {at}/data\nmaillog_file = {at}/log\nmaillog_file_prefixes = {at}\n"
         );
         fs::write(
             path.join("etc/main.cf"),
@@ -79,7 +82,12 @@ impl Postfix {
         .unwrap();
         let smtpd = format!("127.0.0.1:{port} inet n - n - - smtpd\n");
         fs::write(path.join("etc/master.cf"), format!("{smtpd}{MASTER_CF}")).unwrap();
-        let postfix = Self { directory, port };
+        let guard = Guard::start(Path::new(env!("CARGO_BIN_EXE_posttls")), path).unwrap();
+        let postfix = Self {
+            _guard: guard,
+            directory,
+            port,
+        };
         postfix.run("postfix", &["start"]);
         postfix
     }
@@ -169,16 +177,6 @@ impl Postfix {
 
     fn config(&self) -> PathBuf {
         self.directory.path().join("etc")
-    }
-}
-
-impl Drop for Postfix {
-    fn drop(&mut self) {
-        let _ = Command::new("postfix")
-            .arg("-c")
-            .arg(self.config())
-            .arg("abort")
-            .output();
     }
 }
 
