@@ -224,6 +224,52 @@ fn a_local_users_notice_is_kept_and_believed_in_nothing() {
     stage.arrival("bob@plain.test");
 }
 
+/// Of what a command prints Postfix makes status and reason, word by word: a recipient who has one could say that TLS
+/// failed, and the sender would be asked.
+#[test]
+fn the_words_of_a_command_are_no_failure_of_tls() {
+    let stage = Stage::new();
+    let script = stage.dir().join("talker");
+    let said = "4.7.4 TLS is required, but was not offered by host mx.talk.test[192.0.2.1]";
+    let text = format!("#!/bin/sh\ncat >/dev/null\necho '{said}'\nexit 75\n");
+    std::fs::write(&script, text).expect("a script");
+    let everybody = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    std::fs::set_permissions(&script, everybody).expect("a mode");
+    let service = format!(
+        "talker/unix=talker unix - n n - 1 pipe user=daemon argv={}",
+        script.display()
+    );
+    stage.run("postconf", Instance::Encrypt, &["-M", "-e", &service]);
+    let before = stage.run("postconf", Instance::Encrypt, &["-h", "transport_maps"]);
+    let maps = format!(
+        "transport_maps=inline:{{{{talk.test=talker:}}}}, {}",
+        before.trim()
+    );
+    stage.run("postconf", Instance::Encrypt, &["-e", &maps]);
+    stage.run("postfix", Instance::Encrypt, &["reload"]);
+    let queue_id = stage.send(&["bob@plain.test", "eve@talk.test"], "talk");
+    stage.notification(&queue_id);
+    let log = stage.sandbox.log(Instance::Encrypt);
+    assert!(
+        log.contains("dsn=4.7.4, status=deferred (TLS is required, but was not offered by"),
+        "{log}"
+    );
+    let case = stage.case(&queue_id);
+    let failure = |to: &str| {
+        let recipients = case["recipients"].as_array().expect("recipients");
+        let one = recipients.iter().find(|one| one["address"] == to);
+        one.map(|one| (one["failure"].clone(), one["state"].clone()))
+    };
+    assert_eq!(
+        failure("bob@plain.test"),
+        Some(("not-offered".into(), "open".into()))
+    );
+    assert_eq!(
+        failure("eve@talk.test"),
+        Some(("not-tls".into(), "not-offered".into()))
+    );
+}
+
 #[test]
 fn a_case_that_is_not_quite_the_message_moves_nothing() {
     let stage = Stage::new();

@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::{Config, environment, read};
+use super::environment::PREFIX;
+use super::{Config, read};
 
 /// What is wrong with a configuration file, and where.
 #[derive(Debug, thiserror::Error)]
@@ -50,11 +51,14 @@ fn advice(source: &std::io::Error) -> &'static str {
 fn variables() -> Result<BTreeMap<String, String>, ConfigError> {
     let mut found = BTreeMap::new();
     for (name, value) in std::env::vars_os() {
-        let Some(name) = name
-            .to_str()
-            .filter(|name| name.starts_with(environment::PREFIX))
-        else {
+        if !name.as_encoded_bytes().starts_with(PREFIX.as_bytes()) {
             continue;
+        }
+        let Some(name) = name.to_str() else {
+            return Err(ConfigError::Variable {
+                name: name.to_string_lossy().into_owned(),
+                message: "its name is not UTF-8".to_owned(),
+            });
         };
         let value = value.into_string().map_err(|_| ConfigError::Variable {
             name: name.to_owned(),

@@ -80,26 +80,29 @@ pub fn classify(status: &str, diagnostic: Option<&Diagnostic>) -> Failure {
     classify_with_reason(status, diagnostic, None)
 }
 
-/// As [`classify`], with the reason that Postfix logged. Postfix writes every reason itself and quotes the server, if
-/// at all, after words of its own, so the beginning of a reason can be trusted.
+/// As [`classify`], with the reason that Postfix logged. Postfix's SMTP client writes every reason itself and quotes the
+/// server, if at all, after words of its own, so the beginning of its reasons can be trusted.
 pub fn classify_with_reason(
     status: &str,
     diagnostic: Option<&Diagnostic>,
     reason: Option<&str>,
 ) -> Failure {
-    let own = diagnostic
-        .filter(|d| d.kind == POSTFIX)
-        .map(|d| d.text.as_str());
-    let prose = reason.and_then(by_prose).or_else(|| own.and_then(by_prose));
+    let from_server = diagnostic.is_some_and(|d| d.kind.eq_ignore_ascii_case("smtp"));
+    let own = diagnostic.filter(|d| d.kind == POSTFIX);
+    // What a command prints is its whole reason, word by word (src/global/pipe_command.c).
+    let reason = reason.filter(|_| diagnostic.is_none() || own.is_some() || from_server);
+    let prose = reason
+        .and_then(by_prose)
+        .or_else(|| own.and_then(|own| by_prose(&own.text)));
     // REQUIRETLS is the sender's own demand and beats everything; 30 is its detail number whatever the class, and to
     // believe a server here only makes us careful.
     if prose == Some(Failure::RequireTls) || status.ends_with(".7.30") {
         return Failure::RequireTls;
     }
-    let others_words = diagnostic.is_some_and(|d| d.kind != POSTFIX);
+    let others_words = diagnostic.is_some() && own.is_none();
     // The one of our statuses with which a server is quoted; Postfix's own words come before it.
-    let quotes = diagnostic.is_some_and(|d| d.kind.eq_ignore_ascii_case("smtp"))
-        && reason.is_none_or(|reason| by_prose(reason) == Some(Failure::Refused));
+    let quotes =
+        from_server && reason.is_none_or(|reason| by_prose(reason) == Some(Failure::Refused));
     STATUSES
         .iter()
         .find(|(known, _)| *known == status)
@@ -270,7 +273,11 @@ mod tests {
         for (status, _) in STATUSES {
             for kind in ["x-unix", "X-UNIX", "", "lmtp", "x-postfix"] {
                 let words = diagnostic(kind, "TLS is required, but was not offered by host x");
-                assert_eq!(classify(status, Some(&words)), Failure::NotTls, "{kind}");
+                let reason = Some(words.text.as_str());
+                for reason in [None, reason] {
+                    let failure = classify_with_reason(status, Some(&words), reason);
+                    assert_eq!(failure, Failure::NotTls, "{kind}");
+                }
             }
             let servers = diagnostic("smtp", "450 4.7.802 y");
             let failure = classify_with_reason(status, Some(&servers), Some(said));
