@@ -43,9 +43,10 @@ pub(super) fn lay_out(options: &UpOptions, ports: &Ports, nonce: &str) -> Result
         make_spool(&spool(options, instance), postfix, postdrop)?;
     }
     check_traversable(options)?;
-    for name in ["bin", "run", "data"] {
+    for name in ["bin", "data"] {
         make_dir(&dir.join(name), 0o755, None)?;
     }
+    make_dir(&dir.join("run"), 0o711, None)?;
     for name in ["inbox", "delivered"] {
         make_dir(&dir.join(name), 0o755, Some(pipe))?;
     }
