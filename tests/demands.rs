@@ -323,6 +323,101 @@ fn requiretls_is_never_sent_whoever_decides() {
     assert_eq!(stage.attempts("bob@plain.test"), 0);
 }
 
+/// The flag of a real message, where Postfix knows it (tests/debian/run sid "demands requiretls"); elsewhere what is sent
+/// in the same way is offered.
+#[test]
+fn requiretls_as_postfix_itself_marks_it() {
+    let stage = Stage::new();
+    let config = stage.sandbox.config_dir(Instance::Encrypt);
+    let settings = posttls::postfix::Settings::load(&config).expect("settings");
+    let knows = settings.version().is_some_and(|version| version >= (3, 11));
+    let mut command = std::process::Command::new("sendmail");
+    command
+        .env("MAIL_CONFIG", &config)
+        .args(["-f", "alice@sender.test"]);
+    if knows {
+        command.args(["-O", "requiretls=yes"]);
+    }
+    let mut child = command
+        .arg("bob@plain.test")
+        .stdin(std::process::Stdio::piped())
+        .spawn()
+        .expect("sendmail");
+    let mut stdin = child.stdin.take().expect("a pipe");
+    stdin
+        .write_all(b"Subject: marked\n\nbody\n")
+        .expect("written");
+    drop(stdin);
+    assert!(child.wait().expect("an end").success());
+    let queue_id = stage.wait("a case", || {
+        let cases = stage.store().cases(None).expect("cases");
+        Some(cases.first()?.key.queue_id.to_string())
+    });
+    let page = link(&stage.notification(&queue_id));
+    if knows {
+        is(&stage, &queue_id, "require-tls", "open");
+        can_not_be_sent(&stage, &queue_id, &page, "bob@plain.test");
+        let output = stage.posttls(&["release", &queue_id, "--override-policy"]);
+        assert_eq!(output.status.code(), Some(1), "{output:?}");
+        assert_eq!(stage.attempts("bob@plain.test"), 0);
+    } else {
+        assert_eq!(recipient(&stage, &queue_id)["may_send"], true);
+    }
+}
+
+#[test]
+fn parent_domains_and_services_of_their_own_are_asked_as_postfix_asks_them() {
+    let stage = Stage::with(|options| {
+        options.httpd(false).main_cf(
+            Instance::Encrypt,
+            "smtp_tls_policy_maps",
+            "inline:{{.parent.test = dane-only}, {free.parent.test = may}}",
+        )
+    });
+    let config = stage.sandbox.config_dir(Instance::Encrypt);
+    let add = |name: &str, text: &str| {
+        let path = config.join(name);
+        let before = std::fs::read_to_string(&path).expect("a file");
+        std::fs::write(&path, text.to_owned() + &before).expect("written");
+    };
+    // An empty next hop is the recipient's domain.
+    add(
+        "transport",
+        "a.parent.test smtp:\nparent.test smtp:\nfree.parent.test smtp:\nstrict.test strict:\nown.test own:\n",
+    );
+    add(
+        "master.cf",
+        "strict unix - - n - - smtp -o smtp_tls_security_level=verify\n\
+         own unix - - n - - smtp -o { smtp_tls_policy_maps = inline:{own.test=secure} }\n",
+    );
+    stage.reload(Instance::Encrypt);
+    for (to, expected) in [
+        (
+            "x@a.parent.test",
+            "dane-only for .parent.test, by smtp_tls_policy_maps",
+        ),
+        (
+            "x@strict.test",
+            "verify, by smtp_tls_security_level of the service strict/unix",
+        ),
+        ("x@own.test", "secure for own.test, by smtp_tls_policy_maps"),
+    ] {
+        let said = stage.said(&["test", to, "--failure", "not-offered"]);
+        assert!(
+            said.contains(&format!("policy: TLS is demanded: {expected}")),
+            "{said}"
+        );
+        let choices =
+            &stage.json(&["test", to, "--failure", "not-offered", "--json"])[0]["choices"];
+        assert_eq!(choices, &serde_json::json!(["delete", "keep"]), "{to}");
+    }
+    // The parent's own name is not below it, and the nearer entry counts.
+    for to in ["x@parent.test", "x@free.parent.test"] {
+        let said = stage.json(&["test", to, "--failure", "not-offered", "--json"]);
+        assert_eq!(said[0]["may_send"], true, "{to}: {said}");
+    }
+}
+
 #[test]
 fn the_census_sees_requiretls() {
     let stage = Stage::with(|options| {
