@@ -59,6 +59,11 @@ impl Deferred {
         self.standing.kind(self.words)
     }
 
+    /// What the store keeps of that.
+    pub fn shown(&self) -> String {
+        text::readable(&self.said(), MAX_DETAIL)
+    }
+
     /// What is said about it: what else is known, then the words.
     fn said(&self) -> String {
         let remark = self.standing.remark();
@@ -165,7 +170,7 @@ pub fn admit(store: &Store, config: &Config, found: &Found) -> Result<Admitted, 
             address: deferred.address.clone(),
             failure: judged.failure,
             status: deferred.status.clone(),
-            detail: text::readable(&deferred.said(), MAX_DETAIL),
+            detail: deferred.shown(),
             may_send: verdict.may_send,
             state: verdict.state,
             action: verdict.action,
@@ -186,7 +191,8 @@ pub fn admit(store: &Store, config: &Config, found: &Found) -> Result<Admitted, 
     let fresh: HashSet<&Address> = admitted.fresh.iter().collect();
     for deferred in &found.deferred {
         let (to, failure) = (&deferred.address, deferred.kind());
-        if !fresh.contains(to) {
+        // A fault of ours changes nothing for who is asked already; the admin hears of it all the same.
+        if !fresh.contains(to) && failure != Failure::LocalFault {
             continue;
         }
         info!(

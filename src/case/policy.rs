@@ -114,6 +114,15 @@ pub fn judge(about: &Circumstances<'_>, offer: &Offer) -> Verdict {
     verdict(open, None, Ground::Asked)
 }
 
+/// Does a failure that is seen later count in the place of an earlier one about which somebody is asked? The newest one
+/// does: what the earlier one allowed is over, and what it forbade, too. But what has nothing to do with TLS, is our own
+/// fault, or could not be judged says nothing about the recipient's server, and REQUIRETLS is the message's own demand.
+pub fn supersedes(later: Failure, earlier: Failure) -> bool {
+    later.is_senders_matter()
+        && later != Failure::Unjudged
+        && (earlier != Failure::RequireTls || later == Failure::RequireTls)
+}
+
 /// May mail that fails like this go unencrypted without somebody looking at it: by a remembered choice, or as the
 /// configuration says? Not after a certificate failure: someone may be listening, and a certificate that is wrong today
 /// says nothing about one that is wrong tomorrow.
@@ -250,6 +259,24 @@ mod tests {
             assert_eq!(released, may, "{failure}");
             // An admin may, by command.
             assert_eq!(verdict.may_send, may || *failure == Failure::Certificate);
+        }
+    }
+
+    #[test]
+    fn the_newest_failure_counts_and_hides_no_demand() {
+        for earlier in Failure::ALL.iter().copied() {
+            for later in [Failure::NotTls, Failure::LocalFault, Failure::Unjudged] {
+                assert!(!supersedes(later, earlier), "{later} after {earlier}");
+            }
+            for later in [Failure::Certificate, Failure::Policy, Failure::NotOffered] {
+                let counts = earlier != Failure::RequireTls;
+                assert_eq!(
+                    supersedes(later, earlier),
+                    counts,
+                    "{later} after {earlier}"
+                );
+            }
+            assert!(supersedes(Failure::RequireTls, earlier));
         }
     }
 

@@ -248,7 +248,7 @@ impl Census<'_> {
             Some(case) => self.store.recipients(case.id)?,
             None => Vec::new(),
         };
-        let mut deferred = late::news(deferred, &known);
+        let mut deferred = late::news(deferred, &known, &self.config.offer);
         if held {
             // It is recorded already; nothing more happens to it while it is on hold.
             deferred.retain(|one| known.iter().all(|known| known.address != one.address));

@@ -8,11 +8,13 @@ use std::time::{Duration, Instant};
 
 use log::{debug, info, warn};
 
+use super::source::Source;
 use super::steps::Steps;
 use super::{Envelope, Lookout, MoveError, Ways, late, source};
 use crate::address::Address;
-use crate::case::store::{Move, MoveId, MoveRecipient, Store};
-use crate::case::{Action, CaseId, Failure, MessageKey, MoveStep};
+use crate::case::store::{Decider, Move, MoveId, MoveRecipient, Refused, Store};
+use crate::case::{Action, Actor, CaseId, Failure, MessageKey, MoveStep, policy};
+use crate::config::Offer;
 use crate::facts::Standing;
 use crate::postfix::instance::PostfixError;
 use crate::postfix::{Instance, Log};
@@ -66,6 +68,8 @@ pub struct Engine {
     store: Arc<Store>,
     lookout: Arc<Lookout>,
     ways: Ways,
+    /// What may be offered, as configured now.
+    offer: RwLock<Offer>,
     pair: RwLock<Arc<Pair>>,
     busy: Mutex<HashSet<CaseId>>,
     freed: Condvar,
@@ -98,6 +102,9 @@ impl Engine {
     ) -> Self {
         Self {
             ways: Ways::new(remote_hosts),
+            offer: RwLock::new(Offer {
+                failures: Vec::new(),
+            }),
             lookout: Arc::new(Lookout::new(Arc::clone(&store))),
             store,
             pair: RwLock::new(Arc::new(Pair { encrypt, may })),
@@ -109,6 +116,11 @@ impl Engine {
     /// Who sees what becomes of messages.
     pub fn lookout(&self) -> &Arc<Lookout> {
         &self.lookout
+    }
+
+    /// Follows another configuration of what may be offered, from now on. Before the first one nothing may.
+    pub fn follow(&self, offer: &Offer) {
+        *self.offer.write().unwrap_or_else(PoisonError::into_inner) = offer.clone();
     }
 
     /// Who finds out what may be sent at all.
@@ -237,6 +249,7 @@ impl Engine {
             key,
             expect: &|copy| self.lookout.expect(&pair, case, key, copy),
             catch_up: &|| self.lookout.pump(),
+            refused: &|source, journal| self.changed(&pair.encrypt, key, source, journal),
         };
         loop {
             let journal = self
@@ -299,7 +312,12 @@ impl Engine {
                 _ => {
                     let why = standing.remark().unwrap_or_default();
                     warn!("{}: to=<{}>, not sent: {why}", key.queue_id, one.address);
-                    refused.push((one.id, standing.kind(Failure::NotOffered), why));
+                    refused.push(Refused {
+                        recipient: one.id,
+                        failure: standing.kind(Failure::NotOffered),
+                        may_send: false,
+                        why,
+                    });
                 }
             }
         }
@@ -309,5 +327,68 @@ impl Engine {
         self.store.refuse(&journal, &refused)?;
         let left = self.store.load_move(journal.id)?;
         left.ok_or(MoveError::NoSuchMove(journal.id.0))
+    }
+
+    /// Of the recipients that a move sends to: those whose last attempt has failed so that they must not be, whatever it
+    /// was when that was decided. Nobody is at the message, so its defer log is whole.
+    fn changed(
+        &self,
+        instance: &Instance,
+        key: &MessageKey,
+        source: &Source,
+        journal: &Move,
+    ) -> Result<Vec<Refused>, MoveError> {
+        let sent = |one: &&MoveRecipient| one.action == Action::Send;
+        if !journal.recipients.iter().any(|one| sent(&one)) {
+            return Ok(Vec::new());
+        }
+        let id = &key.queue_id;
+        let log = late::read(instance, Log::Defer, id)?.unwrap_or_default();
+        let last = late::pending(&log, source);
+        let known = self.store.recipients(journal.case)?;
+        let mut refused = Vec::new();
+        for one in journal.recipients.iter().filter(sent) {
+            let newest = last.iter().find(|last| last.address == one.address);
+            let before = known.iter().find(|known| known.id == one.id);
+            let (Some(newest), Some(before)) = (newest, before) else {
+                continue;
+            };
+            let failure = newest.words;
+            // What has another reason says nothing about what was offered.
+            if !failure.is_senders_matter() || one.overruled && failure == Failure::Policy {
+                continue;
+            }
+            let offer = self.offer.read().unwrap_or_else(PoisonError::into_inner);
+            let may_send = failure.can_be_offered() && offer.failures.contains(&failure);
+            drop(offer);
+            let decider = self.store.decider(one.id)?;
+            let fits = match decider {
+                Some(Decider {
+                    consent: Some(failures),
+                    ..
+                }) => failures.contains(&failure) && policy::may_go_unseen(failure),
+                Some(Decider {
+                    actor: Actor::Policy,
+                    ..
+                }) => policy::may_go_unseen(failure),
+                // Somebody may be listening: that must have been looked at.
+                _ => failure != Failure::Certificate || before.failure == failure,
+            };
+            if may_send && fits {
+                continue;
+            }
+            let why = format!(
+                "the last attempt failed otherwise: {failure}: {}",
+                newest.shown()
+            );
+            warn!("{id}: to=<{}>, not sent: {why}", one.address);
+            refused.push(Refused {
+                recipient: one.id,
+                failure,
+                may_send,
+                why,
+            });
+        }
+        Ok(refused)
     }
 }

@@ -9,7 +9,8 @@ use log::warn;
 
 use super::MoveError;
 use super::source::Source;
-use crate::case::{Failure, Recipient, RecipientState};
+use crate::case::{Failure, Recipient, RecipientState, policy};
+use crate::config::Offer;
 use crate::domain::Domain;
 use crate::facts::{Host, Standing};
 use crate::intake::Deferred;
@@ -80,8 +81,9 @@ pub fn any_stuck(deferred: &[Deferred]) -> bool {
     deferred.iter().any(|one| one.words != Failure::NotTls)
 }
 
-/// Those that a case with these recipients does not know, or knows otherwise. What is decided, or done with, stays so.
-pub fn news(deferred: Vec<Deferred>, known: &[Recipient]) -> Vec<Deferred> {
+/// Those that a case with these recipients does not know, or knows otherwise: with another failure, other words, or another
+/// answer to what may be offered. What is decided, or done with, stays so.
+pub fn news(deferred: Vec<Deferred>, known: &[Recipient], offer: &Offer) -> Vec<Deferred> {
     let known: HashMap<&str, &Recipient> = known
         .iter()
         .map(|recipient| (recipient.address.as_str(), recipient))
@@ -92,9 +94,16 @@ pub fn news(deferred: Vec<Deferred>, known: &[Recipient]) -> Vec<Deferred> {
         Some(before) => {
             let kind = one.kind();
             let judged = before.failure == Failure::Unjudged && kind != Failure::Unjudged;
+            let changed = || {
+                before.failure != kind
+                    || before.may_send != (kind.can_be_offered() && offer.failures.contains(&kind))
+                    || before.status != one.status
+                    || before.detail != one.shown()
+            };
+            let counts = policy::supersedes(kind, before.failure) && changed();
             before.state == RecipientState::NotOffered
                 && (before.failure != kind || kind.is_senders_matter())
-                || before.state.is_open() && judged
+                || before.state.is_open() && (judged || counts || kind == Failure::LocalFault)
         }
     };
     deferred.into_iter().filter(is_news).collect()
@@ -121,14 +130,20 @@ mod tests {
             number: 1,
             address: address.parse().unwrap(),
             failure,
-            status: String::new(),
+            status: "4.7.801".to_owned(),
             detail: String::new(),
-            may_send: true,
+            may_send: failure == Failure::NotOffered,
             state,
             stuck_at: None,
             passage: None,
             passage_at: None,
             passage_detail: None,
+        }
+    }
+
+    fn offer() -> Offer {
+        Offer {
+            failures: vec![Failure::NotOffered],
         }
     }
 
@@ -139,13 +154,14 @@ mod tests {
                 .map(|(failure, state)| known("a@b.test", failure, state))
                 .into_iter()
                 .collect();
-            !news(vec![deferred("a@b.test", failure)], &before).is_empty()
+            !news(vec![deferred("a@b.test", failure)], &before, &offer()).is_empty()
         };
         let (tls, other) = (Failure::NotOffered, Failure::NotTls);
         assert!(is_news(tls, None) && is_news(other, None));
         for state in RecipientState::ALL.iter().copied() {
             let watched = state == RecipientState::NotOffered;
-            assert_eq!(is_news(tls, Some((other, state))), watched, "{state}");
+            let asks = watched || state.is_open();
+            assert_eq!(is_news(tls, Some((other, state))), asks, "{state}");
             assert_eq!(is_news(other, Some((tls, state))), watched, "{state}");
             assert_eq!(is_news(tls, Some((tls, state))), watched, "{state}");
             assert!(!is_news(other, Some((other, state))), "{state}");
@@ -159,5 +175,33 @@ mod tests {
         let watched = RecipientState::NotOffered;
         assert!(is_news(fault, Some((other, watched))));
         assert!(!is_news(fault, Some((fault, watched))));
+    }
+
+    #[test]
+    fn a_failure_that_changes_is_news_while_it_is_open() {
+        let before = |failure| known("a@b.test", failure, RecipientState::Open);
+        let is_news =
+            |one: Deferred, before: Recipient| !news(vec![one], &[before], &offer()).is_empty();
+        let (plain, certificate) = (Failure::NotOffered, Failure::Certificate);
+        let now = |failure| deferred("a@b.test", failure);
+        assert!(!is_news(now(plain), before(plain)));
+        assert!(is_news(now(certificate), before(plain)));
+        assert!(is_news(now(plain), before(certificate)));
+        for transient in [Failure::NotTls, Failure::Unjudged] {
+            assert!(!is_news(now(transient), before(certificate)), "{transient}");
+        }
+        // The admin is to hear of it.
+        assert!(is_news(now(Failure::LocalFault), before(plain)));
+        assert!(!is_news(now(plain), before(Failure::RequireTls)));
+        let other_words = Deferred {
+            detail: "another server".to_owned(),
+            ..now(plain)
+        };
+        assert!(is_news(other_words, before(plain)));
+        let offered_no_more = Recipient {
+            may_send: false,
+            ..before(plain)
+        };
+        assert!(is_news(now(plain), offered_no_more));
     }
 }

@@ -21,7 +21,7 @@ use log::{info, warn};
 use super::engine::Later;
 use super::source::{self, Source};
 use super::{MoveError, Sighting, copy, handover, shown};
-use crate::case::store::{Move, MoveRecipient, Store};
+use crate::case::store::{Move, MoveRecipient, Refused, Store};
 use crate::case::{Action, MessageKey, MoveStep, Outcome, Recipient};
 use crate::postfix::{Instance, Queue, QueueId, mark_done};
 
@@ -38,7 +38,12 @@ pub struct Steps<'a> {
     pub expect: &'a dyn Fn(&QueueId),
     /// After this the store says how recipients have ended, as far as that was seen.
     pub catch_up: &'a dyn Fn(),
+    /// The recipients of a move that must not be sent to, as the last attempt has failed.
+    pub refused: &'a Judge<'a>,
 }
+
+/// Says whom a move must not send to.
+pub type Judge<'a> = dyn Fn(&Source, &Move) -> Result<Vec<Refused>, MoveError> + 'a;
 
 /// What becomes of each recipient of the move, by number in the store.
 pub type Outcomes = Vec<(i64, Outcome)>;
@@ -53,6 +58,7 @@ struct Begun {
 enum Prepared {
     Begun(Box<Begun>),
     Waits(Later),
+    Refused(Vec<Refused>),
     Gone,
 }
 
@@ -66,6 +72,12 @@ impl Steps<'_> {
             Ok(Prepared::Begun(begun)) => *begun,
             Ok(Prepared::Waits(reason)) => return Ok(Some(reason)),
             Ok(Prepared::Gone) => return self.leave_undone(journal),
+            Ok(Prepared::Refused(refused)) => {
+                // In this order: once its decisions are undone, a move may have no recipients and no say.
+                self.let_go(journal);
+                self.store.refuse(journal, &refused)?;
+                return Ok(None);
+            }
             Err(error) => {
                 self.let_go(journal);
                 return Err(error);
@@ -154,6 +166,10 @@ impl Steps<'_> {
                 path: source.path,
                 why: "it is sealed by a move that the journal does not know".to_owned(),
             });
+        }
+        let refused = (self.refused)(&source, journal)?;
+        if !refused.is_empty() {
+            return Ok(Prepared::Refused(refused));
         }
         (self.catch_up)();
         let known = self.store.recipients(journal.case)?;

@@ -366,7 +366,7 @@ impl Sweep {
             Standing::Unknown(why) if one.kind() == Failure::Unjudged => Some(why.clone()),
             _ => None,
         });
-        let deferred = late::news(deferred, known);
+        let deferred = late::news(deferred, known, &config.offer);
         // A log that belongs to the next message of this queue ID must not count.
         if !source.is_still_there() {
             return Ok(());

@@ -9,6 +9,7 @@ use super::moves::{By, decide};
 use super::news::{forget, owe};
 use super::{Store, StoreError, now_ms, record};
 use crate::address::Address;
+use crate::case::policy;
 use crate::case::{
     Action, Actor, Asked, CaseId, CaseState, ConsentId, Failure, MessageKey, News, RecipientState,
     Source,
@@ -252,6 +253,26 @@ fn admit_recipient(
             }
             id
         }
+        Some((id, state, before))
+            // A notice may be older than what was seen since.
+            if state.is_open()
+                && whole.source != Source::Notice
+                && policy::supersedes(new.failure, before) =>
+        {
+            if !judge_anew(tx, case, (id, state, before), whole.asked, new)? {
+                return Ok(false);
+            }
+            let acts = match new.action {
+                Some((Action::Keep, _)) => false,
+                // Who has said "keep trying" of this message has said it; a rule has not.
+                Some(_) => state == RecipientState::Open || whole.asked == Asked::Nobody,
+                None => false,
+            };
+            if !acts {
+                return Ok(true);
+            }
+            id
+        }
         Some(_) => return Ok(false),
         None => {
             tx.prepare_cached(
@@ -292,6 +313,72 @@ fn admit_recipient(
             owe(tx, id, News::Stuck)?;
         }
         None => {}
+    }
+    Ok(true)
+}
+
+/// What is known of a recipient about whom somebody is asked, as the newest failure has it. Whether more has changed than
+/// the words.
+fn judge_anew(
+    tx: &Transaction<'_>,
+    case: CaseId,
+    (id, state, before): (i64, RecipientState, Failure),
+    asked: Asked,
+    new: &NewRecipient,
+) -> rusqlite::Result<bool> {
+    let could_send: bool = tx
+        .prepare_cached("SELECT may_send FROM recipients WHERE id = ?1")?
+        .query_row([id], |row| row.get(0))?;
+    let changed = before != new.failure || could_send != new.may_send;
+    // A decision about all that a page has shown must not include what it has shown otherwise.
+    tx.prepare_cached(
+        "UPDATE recipients SET failure = ?2, status = ?3, detail = ?4, may_send = ?5,
+         stuck_at = CASE WHEN ?6 THEN ?7 ELSE stuck_at END WHERE id = ?1",
+    )?
+    .execute(params![
+        id,
+        new.failure,
+        new.status,
+        new.detail,
+        new.may_send,
+        changed,
+        now_ms()
+    ])?;
+    if !changed {
+        return Ok(false);
+    }
+    let address = new.address.as_str();
+    let offered = match (could_send, new.may_send) {
+        (true, false) => ", may not go unencrypted any more",
+        (false, true) => ", may go unencrypted now",
+        _ => "",
+    };
+    if before == new.failure {
+        let detail = format!("{before}{offered}");
+        record(tx, case, address, "offer-changed", &detail)?;
+    } else {
+        let detail = format!("{before} before, now {}{offered}", new.failure);
+        record(tx, case, address, "failure-changed", &detail)?;
+    }
+    let may_choose =
+        state == RecipientState::Open && asked == Asked::Sender && new.action.is_none();
+    if may_choose && new.may_send && !could_send {
+        // Once: a server that changes its mind at each attempt must not make a mail of each.
+        let told: bool = tx
+            .prepare_cached(
+                "SELECT EXISTS (SELECT 1 FROM events WHERE case_id = ?1 AND recipient = ?2 AND what = 'offered')",
+            )?
+            .query_row(params![case, address], |row| row.get(0))?;
+        if !told {
+            record(
+                tx,
+                case,
+                address,
+                "offered",
+                "its sender is told of the new choice",
+            )?;
+            owe(tx, id, News::Stuck)?;
+        }
     }
     Ok(true)
 }

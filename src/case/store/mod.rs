@@ -52,7 +52,7 @@ pub use history::{HistoryFilter, HistoryLine};
 pub use inbox::{Bulk, BulkDecided, BulkMark, CaseChoices, InboxSummary};
 pub use letters::{CLAIM_LIFE_MS, History, LetterClaim, LetterId, PastLetter, Receipt, Wanted};
 pub use mandatory::{Affected, Effect, Listing, MandatoryDomain};
-pub use moves::{Decided, Move, MoveId, MoveRecipient};
+pub use moves::{Decided, Decider, Move, MoveId, MoveRecipient, Refused};
 pub use news::Owed;
 pub use passages::{Arrival, CopyUnderWay, Traveller};
 pub use remember::{Remember, Remembered};

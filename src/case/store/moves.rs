@@ -59,6 +59,28 @@ impl Move {
     }
 }
 
+/// A decision to send that must not be carried out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refused {
+    /// The recipient's number in the store.
+    pub recipient: i64,
+    /// Why it is stuck, as is known by now.
+    pub failure: Failure,
+    /// May it go unencrypted all the same, if somebody decides so who knows that?
+    pub may_send: bool,
+    /// What the history says.
+    pub why: String,
+}
+
+/// In whose name a recipient is to be sent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Decider {
+    /// Who.
+    pub actor: Actor,
+    /// The failures that the remembered choice behind it is for, if there is one.
+    pub consent: Option<Vec<Failure>>,
+}
+
 /// What became of a form.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Decided {
@@ -149,13 +171,15 @@ impl Store {
     ///
     /// # Errors
     /// When the store fails; then nothing has changed.
-    pub fn refuse(
-        &self,
-        planned: &Move,
-        refused: &[(i64, Failure, String)],
-    ) -> Result<(), StoreError> {
+    pub fn refuse(&self, planned: &Move, refused: &[Refused]) -> Result<(), StoreError> {
         self.write("cannot undo a decision", |tx| {
-            for (recipient, failure, why) in refused {
+            for Refused {
+                recipient,
+                failure,
+                may_send,
+                why,
+            } in refused
+            {
                 let address = address_of(tx, *recipient)?;
                 tx.prepare_cached(
                     "DELETE FROM move_recipients WHERE move_id = ?1 AND recipient_id = ?2",
@@ -175,10 +199,10 @@ impl Store {
                     Asked::Nobody => RecipientState::Kept,
                 };
                 tx.prepare_cached(
-                    "UPDATE recipients SET state = ?2, failure = ?3, may_send = 0,
+                    "UPDATE recipients SET state = ?2, failure = ?3, may_send = ?5,
                      detail = substr(?4 || ' (' || detail || ')', 1, 500) WHERE id = ?1",
                 )?
-                .execute(params![recipient, state, failure, why])?;
+                .execute(params![recipient, state, failure, why, may_send])?;
                 record(
                     tx,
                     planned.case,
@@ -200,6 +224,32 @@ impl Store {
                 )?;
             }
             close_if_settled(tx, planned.case)
+        })
+    }
+
+    /// In whose name a recipient is to be sent; `None` when that was not decided.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub fn decider(&self, recipient: i64) -> Result<Option<Decider>, StoreError> {
+        self.read("cannot look a decision up", |connection| {
+            connection
+                .prepare_cached(
+                    "SELECT d.actor, c.failures FROM decisions d LEFT JOIN consents c ON c.id = d.consent_id
+                     WHERE d.recipient_id = ?1 AND d.action = 'send'",
+                )?
+                .query_row([recipient], |row| {
+                    let failures: Option<String> = row.get(1)?;
+                    let names = |text: String| {
+                        let names = text.split(' ');
+                        names.filter_map(|name| name.parse().ok()).collect()
+                    };
+                    Ok(Decider {
+                        actor: row.get(0)?,
+                        consent: failures.map(names),
+                    })
+                })
+                .optional()
         })
     }
 

@@ -88,6 +88,7 @@ pub enum DeskError {
 impl Desk {
     /// A desk with these keys, and the rules of this configuration.
     pub fn new(store: Arc<Store>, engine: Arc<Engine>, keys: Keys, config: &Config) -> Self {
+        engine.follow(&config.offer);
         Self {
             store,
             engine,
@@ -99,6 +100,7 @@ impl Desk {
 
     /// Takes other keys and rules, from the next question on.
     pub fn reload(&self, keys: Keys, config: &Config) {
+        self.engine.follow(&config.offer);
         *self.rules.write().unwrap_or_else(PoisonError::into_inner) = Rules::new(keys, config);
     }
 
