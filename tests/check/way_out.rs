@@ -9,7 +9,6 @@ pub fn alike_and_open(clinic: &mut Clinic) {
     for (instance, setting) in [
         (Encrypt, "relayhost=[relay.test]"),
         (May, "relayhost=[relay.test]"),
-        (Encrypt, "relay_domains=inside.test"),
         (Encrypt, "smtp_bind_address=127.0.0.1"),
         (Encrypt, "smtp_sasl_auth_enable=yes"),
         (Encrypt, "smtp_generic_maps=inline:{a@b.test=c@d.test}"),
@@ -27,6 +26,23 @@ pub fn alike_and_open(clinic: &mut Clinic) {
         "an address of its own for one service",
         |c| c.set_service(Encrypt, "smtp/unix/smtp_bind_address=127.0.0.1"),
         &differ,
+    );
+    // The sandbox has no service "relay".
+    clinic.broken(
+        "domains that are relayed by nobody",
+        |c| c.set(Encrypt, "relay_domains=inside.test"),
+        &[("may-way-out", "fail"), ("relay-domains", "fail")],
+    );
+    let inward = |c: &Clinic| {
+        for instance in [Encrypt, May] {
+            c.set(instance, "relay_domains=inside.test");
+            c.set(instance, "relay_transport=smtp");
+        }
+    };
+    clinic.broken(
+        "domains that are relayed over TLS only",
+        inward,
+        &[("relay-domains", "warn")],
     );
     clinic.broken(
         "what is meant to differ",

@@ -7,7 +7,7 @@ use crate::postfix::settings::{list, seconds};
 use crate::postfix::{Service, Settings};
 
 /// Levels that never send plain text (postconf(5), `smtp_tls_security_level`).
-const MANDATORY: [&str; 5] = ["encrypt", "dane-only", "fingerprint", "verify", "secure"];
+pub(super) const MANDATORY: [&str; 5] = ["encrypt", "dane-only", "fingerprint", "verify", "secure"];
 /// And the one that does so for some destinations.
 const DANE: &str = "dane";
 

@@ -121,6 +121,7 @@ const CHECKS: &[(&str, Check)] = &[
     ("smtpd-recipients", smtpd::recipients),
     ("smtpd-senders", smtpd::senders),
     ("relay-rules", way_out::relay_rules),
+    ("relay-domains", way_out::relay_domains),
     ("may-instance", instances::may_instance),
     ("may-running", instances::may_running),
     ("may-level", instances::may_level),

@@ -1,6 +1,7 @@
 //! Checks of the way out: that released mail takes the same as other mail, and that no smtpd(8) lost its relay rules.
 
 use super::context::Context;
+use super::instances::MANDATORY;
 use super::{Outcome, Skip, Verdict};
 use crate::postfix::Settings;
 use crate::postfix::mirror::{self, Difference, Side};
@@ -100,4 +101,43 @@ fn has_rule(settings: &Settings, restrictions: &str, depth: u8) -> bool {
         }
     }
     false
+}
+
+/// Mail for `relay_domains` goes on into the house, past relayhost, by a service that has the encrypt instance's level
+/// unless master.cf says otherwise.
+pub(super) fn relay_domains(at: &Context<'_>) -> Outcome {
+    let settings = at.encrypt()?;
+    let own = list(settings.get("mydestination"));
+    let mut domains = list(settings.get("relay_domains"));
+    domains.retain(|domain| !own.contains(domain));
+    if domains.is_empty() {
+        return Ok(Verdict::ok("encrypt instance: it relays for no domains"));
+    }
+    let what = format!(
+        "encrypt instance: mail for relay_domains = {}",
+        domains.join(", ")
+    );
+    let transport = settings.get("relay_transport");
+    let name = transport.split(':').next().unwrap_or_default();
+    let Some(service) = settings.service(name, "unix") else {
+        return Ok(Verdict::fail(
+            format!(
+                "{what} can't be delivered: relay_transport = {transport} names no service of master.cf"
+            ),
+            "correct relay_transport, or add the service",
+        ));
+    };
+    let level = settings.for_service(service, "smtp_tls_security_level");
+    Ok(if service.command == "smtp" && MANDATORY.contains(&level) {
+        Verdict::warn(
+            format!("{what} goes through {}, which insists on TLS", service.id()),
+            format!(
+                "right if the servers of these domains have TLS; otherwise what comes in for them is stuck: give {} an \
+                 \"-o smtp_tls_security_level=may\" in master.cf",
+                service.id()
+            ),
+        )
+    } else {
+        Verdict::ok(format!("{what} goes through {}", service.id()))
+    })
 }
