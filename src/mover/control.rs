@@ -358,7 +358,7 @@ mod tests {
         let scratch = tempfile::tempdir().unwrap();
         let absent = scratch.path().join("a/b");
         own_directory(&absent).unwrap();
-        assert_eq!(mode(&absent), 0o700);
+        assert_eq!(mode(&absent), 0o711);
 
         let existing = scratch.path().join("existing");
         fs::create_dir(&existing).unwrap();

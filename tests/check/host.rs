@@ -19,6 +19,8 @@ pub fn users_and_files(clinic: &mut Clinic) {
     let master = "encrypt/master.cf";
     let secrets = [("configuration-access", "fail"), ("link-key", "fail")];
     let bad_user = [("pipe-user", "fail"), ("store-access", "fail")];
+    // The socket of facts was made for the other user.
+    let unreached = [("run-dir", "fail")];
     clinic.broken(
         "a hook that is root",
         |c| c.replace(master, user, "user=root"),
@@ -27,12 +29,12 @@ pub fn users_and_files(clinic: &mut Clinic) {
     clinic.broken(
         "a hook that owns Postfix's queue",
         |c| c.replace(master, user, "user=postfix:nogroup"),
-        &bad_user,
+        &with(&bad_user, &unreached),
     );
     clinic.broken(
         "a hook that is the web child",
         |c| c.replace(master, user, "user=daemon:nogroup"),
-        &bad_user,
+        &with(&bad_user, &unreached),
     );
     clinic.broken(
         "a hook that nobody knows",
@@ -43,6 +45,7 @@ pub fn users_and_files(clinic: &mut Clinic) {
             ("log-target", "skip"),
             ("pipe-program", "skip"),
             ("pipe-user", "fail"),
+            ("run-dir", "skip"),
             ("store-access", "skip"),
         ],
     );
@@ -91,7 +94,7 @@ pub fn users_and_files(clinic: &mut Clinic) {
         "a run directory that others may enter",
         |c| c.mode("run", 0o755),
         &[("run-dir", "fail")],
-        |c| c.mode("run", 0o700),
+        |c| c.mode("run", 0o711),
     );
 }
 
