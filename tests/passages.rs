@@ -7,6 +7,7 @@ mod common;
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
+use std::process::{Command, Stdio};
 
 use common::{Stage, came_over_tls};
 use posttls::case::store::NewConsent;
@@ -140,6 +141,31 @@ fn over_tls_after_all_and_what_was_remembered_about_the_domain_ends() {
     }
     let stays = store.consent(stays).expect("the store").expect("a consent");
     assert_eq!(stays.ended_at, None);
+}
+
+/// As under Debian 13's unit of the may instance (ProcSubset=pid): the mover looks in the ear's place.
+#[test]
+fn an_ear_that_cannot_see_locks_hears_by_the_mover() {
+    let stage = Stage::new();
+    let config = stage.sandbox.config_dir(Instance::May);
+    stage.run("postfix", Instance::May, &["stop"]);
+    let script = format!(
+        "mount --bind /dev/null /proc/locks && postfix -c {} start",
+        config.display()
+    );
+    let status = Command::new("unshare")
+        .args(["--mount", "--propagation", "private", "sh", "-c", &script])
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status();
+    assert!(status.expect("unshare runs").success());
+    route_may(&stage, "plain.test", "tls.test");
+    let to = ["bob@plain.test", "bob@refuse.test"];
+    let queue_id = release(&stage, &to, "unseen");
+    passes(&stage, &queue_id, to[0], "encrypted");
+    passes(&stage, &queue_id, to[1], "clear");
+    stage.queues_are_empty();
 }
 
 /// Against RFC 3207, and some do: it was over TLS, and in such a session the ear can't know.

@@ -11,17 +11,17 @@
 //! | --- | --- |
 //! | [`dialogue`] | what the questions say about the session (*pure*) |
 //! | [`socketmap`] | the protocol (*pure*) |
-//! | [`locks`] | which message a process is delivering |
+//! | [`crate::facts::locks`] | which message a process is delivering |
 //! | `notes` | what was heard goes into the store, in a thread of its own |
 
 pub mod dialogue;
-pub mod locks;
 mod notes;
 pub mod socketmap;
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use clap::Parser;
 use log::{error, warn};
@@ -30,6 +30,7 @@ use rustix::net::sockopt::socket_peercred;
 use crate::config::Config;
 use crate::confine;
 use crate::exit::{self, Exit, abort_on_panic};
+use crate::facts::{locks, wire};
 use crate::logging;
 use dialogue::{Dialogue, Question};
 use notes::Notes;
@@ -38,6 +39,9 @@ use socketmap::Queries;
 
 /// Answers the lookups of one smtp(8) process on standard input and output, and notes what they tell.
 ///
+/// How long the mover may take to say which message smtp(8) delivers, while smtp(8) waits.
+const PATIENCE: Duration = Duration::from_millis(300);
+
 /// Run by spawn(8) as postfix-conf/may-master.cf shows, not by hand.
 #[derive(Debug, Parser)]
 #[command(name = "posttls-ear", version)]
@@ -63,7 +67,7 @@ pub fn main() -> Exit {
     let notes = match Config::load(&arguments.config) {
         Ok(config) => {
             logging::start("posttls/ear", &config.log.target);
-            Some(Notes::new(config.store.path))
+            Some((Notes::new(config.store.path), config.mover.run_dir))
         }
         Err(trouble) => {
             logging::start("posttls/ear", "syslog");
@@ -79,7 +83,7 @@ pub fn main() -> Exit {
         // smtp(8) tries again with another ear.
         Err(trouble) => warn!("smtp(8) is no longer listened to: {trouble}"),
     }
-    if let Some(notes) = notes {
+    if let Some((notes, _)) = notes {
         notes.finish();
     }
     Exit::Ok
@@ -90,7 +94,16 @@ fn silence_standard_error() -> io::Result<()> {
     Ok(rustix::stdio::dup2_stderr(nowhere)?)
 }
 
-fn serve(notes: Option<&Notes>) -> io::Result<()> {
+/// The messages that smtp(8) is delivering. Where this process can't see the locks, the mover can.
+fn messages_of(process: i32, run_dir: &Path) -> Vec<u64> {
+    if locks::are_seen() {
+        return locks::messages_of(process);
+    }
+    // An error is as good as no message: then nothing is concluded.
+    wire::locks_of(run_dir, process, PATIENCE).unwrap_or_default()
+}
+
+fn serve(notes: Option<&(Notes, PathBuf)>) -> io::Result<()> {
     let mut from = io::stdin().lock();
     let mut to = io::stdout().lock();
     let client = socket_peercred(&from).map(|peer| peer.pid.as_raw_nonzero().get());
@@ -111,18 +124,21 @@ fn serve(notes: Option<&Notes>) -> io::Result<()> {
         queries.add(&buffer[..count]);
         while let Some(query) = queries.take()? {
             if query == CHECK {
-                let messages = client.map(locks::messages_of).unwrap_or_default();
+                let messages = match (client, notes) {
+                    (Some(client), Some((_, run_dir))) => messages_of(client, run_dir),
+                    _ => Vec::new(),
+                };
                 to.write_all(&socketmap::found(&locks::listed(&messages)))?;
                 to.flush()?;
                 continue;
             }
-            if let (Some(client), Some(notes), Some(question)) =
+            if let (Some(client), Some((notes, run_dir)), Some(question)) =
                 (client, notes, Question::read(&query))
             {
-                let messages = locks::messages_of(client);
+                let messages = messages_of(client, run_dir);
                 if messages.is_empty() && !std::mem::replace(&mut told, true) {
                     warn!(
-                        "deaf: it can't be seen in /proc/locks which message process {client} delivers; see posttls check"
+                        "deaf: it can't be seen which message process {client} delivers; see posttls check"
                     );
                 }
                 if let Some(heard) = dialogue.hear(&messages, question) {

@@ -6,6 +6,8 @@
 
 mod host;
 #[cfg(feature = "programs")]
+pub mod locks;
+#[cfg(feature = "programs")]
 pub mod wire;
 
 use serde::{Deserialize, Serialize};

@@ -1,5 +1,5 @@
-//! How the hook, which is another user, asks the mover for standings: a socket of its own in the mover's directory, which
-//! only the hook's user and root may use. It changes nothing, so it opens nothing to who holds it.
+//! How the hook and the ear, which are another user, ask the mover: a socket of its own in the mover's directory, which
+//! only that user and root may use. It changes nothing, so it opens nothing to who holds it.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -48,6 +48,23 @@ pub struct Answer {
     pub standings: Vec<Standing>,
 }
 
+/// What can be asked.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Request {
+    /// By the hook.
+    Standings(Question),
+    /// By the ear: [`super::locks::messages_of`] this process.
+    Locks(i32),
+}
+
+/// The answer to the second one.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Locked {
+    /// Inode numbers.
+    pub inodes: Vec<u64>,
+}
+
 /// The socket, in the mover's directory.
 pub fn socket(run_dir: &Path) -> PathBuf {
     run_dir.join("facts")
@@ -87,10 +104,10 @@ fn exchange(
         }
         stream.set_read_timeout(Some(left))?;
         stream.set_write_timeout(Some(left))?;
-        let question = Question {
+        let question = Request::Standings(Question {
             key: key.clone(),
             recipients: part.to_vec(),
-        };
+        });
         send(&stream, &question, MOST)?;
         let answer: Answer = receive(&stream, MOST)?.ok_or(io::ErrorKind::UnexpectedEof)?;
         if answer.standings.len() != part.len() {
@@ -99,4 +116,17 @@ fn exchange(
         standings.extend(answer.standings);
     }
     Ok(())
+}
+
+/// The files on which a process keeps a shared lock, as the mover sees it. While smtp(8) waits for the answer.
+///
+/// # Errors
+/// When the mover can't be asked, or takes too long.
+pub fn locks_of(run_dir: &Path, process: i32, patience: Duration) -> io::Result<Vec<u64>> {
+    let stream = connect_within(&socket(run_dir), Instant::now() + patience)?;
+    stream.set_read_timeout(Some(patience))?;
+    stream.set_write_timeout(Some(patience))?;
+    send(&stream, &Request::Locks(process), MOST)?;
+    let answer: Locked = receive(&stream, MOST)?.ok_or(io::ErrorKind::UnexpectedEof)?;
+    Ok(answer.inodes)
 }

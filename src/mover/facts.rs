@@ -1,4 +1,4 @@
-//! Answers the hook's questions about what Postfix's words do not tell ([`crate::facts`]).
+//! Answers the hook's questions about what Postfix's words do not tell ([`crate::facts`]), and the ear's about locks.
 //!
 //! The socket is apart from the control socket: whoever may ask here can make the mover look things up, and nothing else.
 
@@ -20,8 +20,8 @@ use super::control::{ControlError, Lock};
 use super::source;
 use super::ways::Envelope;
 use crate::case::MessageKey;
-use crate::facts::Standing;
-use crate::facts::wire::{self, Answer, MOST, Question, RECIPIENTS};
+use crate::facts::wire::{self, Answer, Locked, MOST, Question, RECIPIENTS, Request};
+use crate::facts::{Standing, locks};
 use crate::web::protocol::{receive, send};
 
 /// How long one who asks may be silent, or not take the answer.
@@ -95,7 +95,15 @@ fn converse(stream: &UnixStream, user: u32, engine: &Engine) -> io::Result<()> {
     }
     stream.set_read_timeout(Some(PATIENCE))?;
     stream.set_write_timeout(Some(PATIENCE))?;
-    while let Some(question) = receive::<Question>(stream, MOST)? {
+    while let Some(request) = receive::<Request>(stream, MOST)? {
+        let question = match request {
+            Request::Standings(question) => question,
+            Request::Locks(process) => {
+                let inodes = locks::messages_of(process);
+                send(stream, &Locked { inodes }, MOST)?;
+                continue;
+            }
+        };
         if question.recipients.len() > RECIPIENTS {
             return Err(io::Error::other("more recipients than may be asked about"));
         }

@@ -243,11 +243,23 @@ fn the_ear(clinic: &mut Clinic) {
             .status();
         assert!(status.expect("unshare runs").success(), "{script}");
     };
+    let hide = "mount --bind /dev/null /proc/locks &&";
+    clinic.ill(
+        "an ear that asks the mover",
+        |c| restart(c, hide),
+        &[],
+        |_| (),
+    );
+    let socket = clinic.path("run/facts");
+    let aside = socket.with_extension("aside");
     clinic.ill(
         "a deaf ear",
-        |c| restart(c, "mount --bind /dev/null /proc/locks &&"),
+        |_| fs::rename(&socket, &aside).expect("a socket"),
         &warn,
-        |c| restart(c, ""),
+        |c| {
+            fs::rename(&aside, &socket).expect("a socket");
+            restart(c, "");
+        },
     );
 }
 

@@ -98,8 +98,8 @@ pub(super) fn ear(at: &Context<'_>) -> Outcome {
                 "{what} is deaf: it can't see which message smtp(8) delivers, so whether released mail went out over TLS \
                  is not known"
             ),
-            "its /proc has no locks, as in Debian 13's unit of the may instance: install posttls-may-proc.conf as \
-             README.md says, and restart that instance",
+            "its /proc has no locks (as with ProcSubset=pid in Debian 13's unit of the may instance), and posttls-httpd, \
+             which it asks then, does not answer: start posttls-httpd, and read its log",
         ));
     }
     if !missing.contains(&TABLES[0]) && !settings.get(TABLES[0]).contains("regexp:") {

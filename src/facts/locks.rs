@@ -6,6 +6,12 @@
 /// rest: a lock that stays may be passed over, or listed twice. So often the table is read before a process has none.
 const LOOKS: usize = 5;
 
+/// Is the table there? Not where most of /proc is hidden (systemd's `ProcSubset=pid`). It is never empty: Postfix's master
+/// alone has a lock.
+pub fn are_seen() -> bool {
+    std::fs::read("/proc/locks").is_ok_and(|table| !table.is_empty())
+}
+
 /// The inode numbers of the files on which the process with this ID keeps a shared flock(2), in ascending order. Empty
 /// when that can't be told.
 pub fn messages_of(process: i32) -> Vec<u64> {
