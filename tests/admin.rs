@@ -32,11 +32,13 @@ fn rights(path: &Path) -> (u32, u32, u32) {
     )
 }
 
-const GIVEN: [&str; 8] = [
+const GIVEN: [&str; 10] = [
     "--base-url",
     "https://mail.example.org/",
     "--from",
     "posttls@example.org",
+    "--reply-to",
+    "helpdesk@example.org",
     "--admin-contact",
     "IT \"help\" desk",
     "--internal",
@@ -161,6 +163,7 @@ fn init_writes_the_shipped_configuration_with_what_it_was_given() {
     for line in [
         "base_url = \"https://mail.example.org\"",
         "from_address = \"posttls@example.org\"",
+        "reply_to = \"helpdesk@example.org\"",
         "admin_contact = 'IT \"help\" desk'",
         "internal = [\"example.org\"]",
         "# REQUIRED.",
@@ -172,14 +175,14 @@ fn init_writes_the_shipped_configuration_with_what_it_was_given() {
 
 #[test]
 fn init_asks_for_what_it_cannot_know() {
-    for missing in [0, 2, 4] {
+    for missing in [0, 2, 4, 6] {
         let host = Host::new();
         let mut given = GIVEN.to_vec();
         given.drain(missing..missing + 2);
         let output = host.init(&given);
         assert_eq!(output.status.code(), Some(64), "{}", said(&output));
         assert!(
-            said(&output).contains("give --base-url, --from and --admin-contact"),
+            said(&output).contains("give --base-url, --from, --reply-to and --admin-contact"),
             "{}",
             said(&output)
         );
@@ -226,7 +229,7 @@ fn init_asks_the_senders_of_the_encrypt_instances_own_domains() {
         "myhostname = mail.example.org\nmydestination = $myhostname, localhost.$mydomain, localhost\n\
          virtual_mailbox_domains = example.com, hash:$config_directory/domains\nrelay_domains =\n",
     );
-    let output = host.init(&[&["--encrypt-dir", &dir], &GIVEN[..6]].concat());
+    let output = host.init(&[&["--encrypt-dir", &dir], &GIVEN[..8]].concat());
     let text = fs::read_to_string(&host.config).expect("a configuration");
     let table: toml::Table = text.parse().expect("TOML");
     let internal = &table["senders"]["internal"];
@@ -248,7 +251,7 @@ fn init_asks_whose_senders_are_to_be_asked_when_postfix_does_not_say() {
         &host,
         "myhostname = localhost\nmydomain = localdomain\nmydestination = hash:/x\nvirtual_alias_maps =\n",
     );
-    let given = [&["--encrypt-dir", &dir], &GIVEN[..6]].concat();
+    let given = [&["--encrypt-dir", &dir], &GIVEN[..8]].concat();
     let output = host.init(&given);
     assert_eq!(output.status.code(), Some(64), "{}", said(&output));
     assert!(
@@ -261,7 +264,7 @@ fn init_asks_whose_senders_are_to_be_asked_when_postfix_does_not_say() {
     let output = host.init(&[&given[..], &["--internal", "*.example.org"]].concat());
     assert_eq!(output.status.code(), Some(64), "{}", said(&output));
     let missing = host.path("none").display().to_string();
-    let output = host.init(&[&["--encrypt-dir", &missing], &GIVEN[..6]].concat());
+    let output = host.init(&[&["--encrypt-dir", &missing], &GIVEN[..8]].concat());
     assert!(
         said(&output).contains("name them with --internal"),
         "{}",

@@ -45,6 +45,47 @@ fn a_good_notice_becomes_one_case_and_one_mail_however_often_it_comes() {
 }
 
 #[test]
+fn a_check_records_nothing_and_keeps_a_real_notice() {
+    let bench = Bench::new();
+    let config = bench.path("posttls.toml");
+    let config = config.to_str().expect("UTF-8");
+    let id = NOTICE
+        .split("id ")
+        .nth(1)
+        .and_then(|rest| rest.split(';').next());
+    let id = id.expect("a queue ID");
+    // As if --check stood in master.cf: the notice of a message waits instead of getting lost.
+    let run = |sender: &str, more: &[&str]| {
+        let usual = [
+            "--config",
+            config,
+            "--client",
+            "",
+            "--sender",
+            sender,
+            "--queue-id",
+            id,
+        ];
+        bench.start(&[&usual, more].concat(), &[], NOTICE.as_bytes())
+    };
+    let kept = run("double-bounce@x.test", &["--check"]);
+    assert_eq!(kept.end, End::TryAgain);
+    assert!(
+        kept.said.contains("take --check out of master.cf"),
+        "{kept:?}"
+    );
+    // A sender who has that name does not switch it on.
+    let odd = run("--check", &[]);
+    assert_eq!(odd.end, End::Done, "{odd:?}");
+    assert_eq!(bench.store().odd_notices().expect("a store").len(), 1);
+    let checked = run("double-bounce@check.posttls.invalid", &["--check"]);
+    assert_eq!(checked.end, End::Done, "{checked:?}");
+    assert!(bench.server.mails().is_empty());
+    assert!(bench.store().cases(None).expect("cases").is_empty());
+    assert_eq!(bench.store().odd_notices().expect("a store").len(), 1);
+}
+
+#[test]
 fn copies_in_parallel_write_once() {
     // Slow enough that the claim of the first is seen by the others.
     let bench = Bench::with(Server::start(|command| {

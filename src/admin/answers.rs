@@ -15,6 +15,7 @@ use crate::text;
 pub(super) struct Answers<'a> {
     pub(super) base_url: &'a str,
     pub(super) from: &'a Address,
+    pub(super) reply_to: &'a Address,
     pub(super) contact: &'a str,
     pub(super) encrypt_dir: PathBuf,
     /// Whose senders are asked.
@@ -28,13 +29,16 @@ pub(super) fn answers<'a>(
     options: &'a InitOptions,
     path: &Path,
 ) -> Result<Answers<'a>, AdminError> {
-    let (Some(base_url), Some(from), Some(contact)) =
-        (&options.base_url, &options.from, &options.admin_contact)
-    else {
+    let (Some(base_url), Some(from), Some(reply_to), Some(contact)) = (
+        &options.base_url,
+        &options.from,
+        &options.reply_to,
+        &options.admin_contact,
+    ) else {
         return Err(AdminError::new(
             Exit::Usage,
             format!(
-                "{}: there is no configuration file yet: give --base-url, --from and --admin-contact",
+                "{}: there is no configuration file yet: give --base-url, --from, --reply-to and --admin-contact",
                 path.display()
             ),
         ));
@@ -42,6 +46,7 @@ pub(super) fn answers<'a>(
     let mut answers = Answers {
         base_url: base_url.as_str().trim_end_matches('/'),
         from,
+        reply_to,
         contact,
         encrypt_dir: std::path::absolute(&options.encrypt_dir)?,
         internal: options.internal.clone(),

@@ -33,6 +33,9 @@ pub(super) struct InitOptions {
         env = "POSTTLS_NOTIFICATION_FROM_ADDRESS"
     )]
     pub(super) from: Option<Address>,
+    /// Where replies to that mail go: an address that somebody reads. Needed while there is no configuration file.
+    #[arg(long, value_name = "ADDRESS", env = "POSTTLS_NOTIFICATION_REPLY_TO")]
+    pub(super) reply_to: Option<Address>,
     /// Whom senders ask, as mail and pages show it. Needed while there is no configuration file.
     #[arg(long, value_name = "TEXT", env = "POSTTLS_NOTIFICATION_ADMIN_CONTACT")]
     pub(super) admin_contact: Option<String>,
@@ -179,6 +182,7 @@ fn ensure_config(
         ("encrypt", "config_dir", string(&encrypt_dir)),
         ("link", "base_url", string(given.base_url)),
         ("notification", "from_address", string(given.from.as_str())),
+        ("notification", "reply_to", string(given.reply_to.as_str())),
         ("notification", "admin_contact", string(given.contact)),
         ("senders", "internal", toml::Value::Array(internal)),
     ] {

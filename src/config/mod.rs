@@ -147,6 +147,9 @@ pub struct Notification {
     pub from_address: Address,
     /// Template of the Subject header of the notification; empty for the one of the sender's language.
     pub subject: String,
+    /// Where replies go; `None`: to [`Notification::from_address`].
+    #[serde(deserialize_with = "read::optional_address")]
+    pub reply_to: Option<Address>,
     /// Whom senders ask.
     pub admin_contact: String,
     /// Submission server.

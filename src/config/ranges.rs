@@ -68,6 +68,14 @@ impl Config {
                 format!("{from} has no domain: a mail from there is refused"),
             ));
         }
+        if let Some(reply_to) = &self.notification.reply_to
+            && (Domain::of(reply_to).is_none() || !reply_to.is_writable())
+        {
+            return Err((
+                "notification.reply_to",
+                format!("{reply_to} is no address that a mail program can reply to"),
+            ));
+        }
         let local = from
             .as_str()
             .rsplit_once('@')

@@ -318,6 +318,20 @@ mod tests {
     }
 
     #[test]
+    fn a_configuration_from_before_reply_to_can_still_be_read() {
+        assert_eq!(read(MINIMAL).unwrap().notification.reply_to, None);
+        let text = format!("{MINIMAL}reply_to = \"help@x.example\"\n");
+        let reply_to = read(&text).unwrap().notification.reply_to;
+        assert_eq!(reply_to, "help@x.example".parse().ok());
+        let text = format!("{MINIMAL}reply_to = \"nonsense\"\n");
+        let problem = read(&text).unwrap_err();
+        assert!(
+            problem.message.starts_with("notification.reply_to: "),
+            "{problem:?}"
+        );
+    }
+
+    #[test]
     fn mail_needs_an_address_that_it_can_come_from() {
         let text = MINIMAL.replace("a@x.example", "nonsense");
         let problem = read(&text).unwrap_err();

@@ -37,7 +37,7 @@ fn another(key: &str, default: &Value) -> String {
             "base_url" => "https://elsewhere.example",
             "listen" => "127.0.0.1:1",
             "trusted_proxies" => "192.0.2.1, 192.0.2.2",
-            "from_address" | "admin_address" => "c@elsewhere.example",
+            "from_address" | "reply_to" | "admin_address" => "c@elsewhere.example",
             "smtp_tls" => "required",
             "external" | "null" => "tell",
             "internal" => "elsewhere.example, .elsewhere.example",

@@ -5,7 +5,7 @@
 //! only: 0, 75, or a signal (see [`abort_on_panic`]). It ends well before pipe(8) loses patience, and it never
 //! keeps more than `MAX_NOTICE` octets in memory.
 
-use std::io::{self, Read};
+use std::io::{self, Read, Write as _};
 use std::mem::ManuallyDrop;
 use std::path::PathBuf;
 use std::thread;
@@ -16,6 +16,7 @@ use fail::fail_point;
 use log::{error, info, warn};
 
 use super::classify::POSTFIX;
+use super::rehearsal::rehearse;
 use super::{Delivery, Notice, NoticeRecipient, origin, parse};
 use crate::case::store::{Store, StoreError};
 use crate::case::{CaseId, MessageKey, RecipientState, Source};
@@ -60,6 +61,10 @@ struct Arguments {
     /// The instance's `double_bounce_sender`.
     #[arg(long, default_value = "double-bounce")]
     double_bounce: String,
+    /// Only say what would be done with the notice, after a try of the store, the key and the templates; record nothing
+    /// and write to nobody. `posttls check` asks so.
+    #[arg(long)]
+    check: bool,
 }
 
 /// What stands in the way now, and may not do so later.
@@ -77,6 +82,8 @@ enum Trouble {
     Elsewhere,
     #[error("the case {0} has vanished from the store")]
     Vanished(CaseId),
+    #[error("{0}")]
+    Rehearsal(String),
 }
 
 /// Runs the hook with the arguments of this process.
@@ -115,7 +122,9 @@ pub fn main() -> Exit {
 
 fn receive(arguments: &Arguments) -> Result<(), Trouble> {
     let config = Config::load(&arguments.config)?;
-    logging::start("posttls/pipe", &config.log.target);
+    if !arguments.check {
+        logging::start("posttls/pipe", &config.log.target);
+    }
     if let Err(why) = confine::gain_nothing() {
         warn!("cannot give up what I could still gain: {why}");
     }
@@ -125,6 +134,16 @@ fn receive(arguments: &Arguments) -> Result<(), Trouble> {
         .take(MAX_NOTICE)
         .read_to_end(&mut raw)
         .map_err(Trouble::Input)?;
+    let delivery = Delivery {
+        client: &arguments.client,
+        sender: &arguments.sender,
+        queue_id: &arguments.queue_id,
+        double_bounce: &arguments.double_bounce,
+    };
+    if arguments.check {
+        let would = rehearse(&raw, &delivery, &config).map_err(Trouble::Rehearsal)?;
+        return writeln!(io::stdout(), "{would}").map_err(Trouble::Input);
+    }
     // It is left to the end of this process to close it. To take it apart first takes longer, and whoever closes a database
     // last copies all of its write-ahead log: that is the business of posttls-httpd, or of the next commit that finds it long.
     let store = ManuallyDrop::new(Store::open_lazy(&config.store.path)?);
@@ -137,12 +156,6 @@ fn receive(arguments: &Arguments) -> Result<(), Trouble> {
             .keep_odd_notice(id.as_str(), &why, &raw)
             .and_then(|()| store.sync())
             .map_err(Trouble::from)
-    };
-    let delivery = Delivery {
-        client: &arguments.client,
-        sender: &arguments.sender,
-        queue_id: id,
-        double_bounce: &arguments.double_bounce,
     };
     if let Err(forged) = origin::check(&raw, &delivery) {
         return odd(format!("not made by Postfix itself: {forged}"));

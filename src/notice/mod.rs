@@ -14,6 +14,8 @@ mod fields;
 pub mod hook;
 pub mod origin;
 mod parse;
+#[cfg(feature = "programs")]
+pub mod rehearsal;
 mod report;
 mod words;
 

@@ -149,6 +149,10 @@ impl Draft<'_> {
         };
         set("From", from);
         set("To", field::address(self.to));
+        // Else a reply goes to an address that may have no mailbox, and comes back to the sender.
+        if let Some(address) = &self.settings.reply_to {
+            set("Reply-To", field::address(address));
+        }
         set("Subject", field::unstructured(&subject, "Subject".len()));
         set("Message-ID", message_id(self.settings)?);
         if let Some(id) = &self.in_reply_to {

@@ -10,6 +10,6 @@ mod texts;
 
 pub use compose::{ComposeError, Draft, Letter, is_ours};
 pub use drafts::{About, ConsentLine, Line, Reminder};
-pub use send::{SendError, probe, send};
+pub use send::{Probed, SendError, probe, send};
 pub use templates::{Overrides, TEMPLATES, TemplateError, overrides};
 pub use texts::{TextError, Texts};

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use lettre::transport::smtp::authentication::{Credentials, DEFAULT_MECHANISMS};
 use lettre::transport::smtp::client::{SmtpConnection, TlsParameters};
-use lettre::transport::smtp::commands::Data;
+use lettre::transport::smtp::commands::{Data, Rset};
 use lettre::transport::smtp::extension::{ClientId, Extension};
 
 use super::{Letter, field};
@@ -162,18 +162,53 @@ impl Path {
     }
 }
 
-/// Opens a session as for a letter, with TLS and credentials as configured, and ends it again.
+/// What a server says that was tried.
+#[derive(Debug)]
+pub struct Probed {
+    /// The name by which we greet it.
+    pub hello: String,
+    /// Its words if it does not take mail for the address, and whether they are for good.
+    pub refused: Option<(String, bool)>,
+}
+
+/// Opens a session as for a letter, with the same greeting, TLS, credentials and sender; asks whether the server takes
+/// mail for an address, and ends it: nothing is sent.
 ///
 /// # Errors
-/// When no session comes about.
-pub fn probe(settings: &Notification) -> Result<(), SendError> {
-    let mut session = connect(settings).map_err(|source| SendError::Session {
+/// When no session comes about, or the server takes nothing from the null sender.
+pub fn probe(settings: &Notification, to: Option<&Address>) -> Result<Probed, SendError> {
+    let fault = |source| SendError::Session {
         server: format!("{}:{}", settings.smtp_host, settings.smtp_port),
         source,
-    })?;
+    };
+    let mut session = connect(settings).map_err(fault)?;
+    let takes_utf8 = session
+        .server_info()
+        .supports_feature(Extension::SmtpUtfEight);
+    let path = to.map(|address| Path::of(address, takes_utf8));
+    let utf8 = path
+        .as_ref()
+        .is_some_and(|path| path.kind == PathKind::Utf8);
+    let parameter = if utf8 { " SMTPUTF8" } else { "" };
+    session
+        .command(format_args!("MAIL FROM:<>{parameter}\r\n"))
+        .map_err(fault)?;
+    let mut refused = None;
+    if let Some(path) = path
+        && let Err(source) = session.command(format_args!("RCPT TO:<{}>\r\n", path.text))
+    {
+        if !source.is_permanent() && !source.is_transient() {
+            return Err(fault(source));
+        }
+        refused = Some((chain(&source), source.is_permanent()));
+    }
     // All that was to be learnt is learnt.
+    let _ = session.command(Rset);
     let _ = session.quit();
-    Ok(())
+    Ok(Probed {
+        hello: ClientId::default().to_string(),
+        refused,
+    })
 }
 
 /// For the reply to the message as a whole: a server that is only slow has taken the mail by then, and to give up means

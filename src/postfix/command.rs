@@ -2,6 +2,8 @@
 //! sender waiting, and no other message. What a killed one may have done already, the caller sees from the queue.
 
 use std::fs::File;
+#[cfg(feature = "programs")]
+use std::io::Write as _;
 use std::io::{self, Read as _};
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::process::{Child, Command, Output, Stdio};
@@ -15,12 +17,43 @@ use rustix::process::{Pid, PidfdFlags, pidfd_open};
 /// # Errors
 /// When it can't be run; of the kind `TimedOut` when it was killed.
 pub(super) fn output(command: &mut Command, limit: Duration) -> io::Result<Output> {
-    let mut child = command
-        .stdin(Stdio::null())
+    command.stdin(Stdio::null());
+    let child = spawn(command)?;
+    finish(child, Instant::now() + limit)
+}
+
+/// The same of a command that reads `input`, which is shorter than a pipe is long (4096 octets on Linux at least).
+///
+/// # Errors
+/// As [`output`].
+#[cfg(feature = "programs")]
+pub(crate) fn answer(command: &mut Command, input: &[u8], limit: Duration) -> io::Result<Output> {
+    command.stdin(Stdio::piped());
+    let mut child = spawn(command)?;
+    let deadline = Instant::now() + limit;
+    if let Some(mut pipe) = child.stdin.take() {
+        match pipe.write_all(input) {
+            // It does not care for what we have to say; its own words say why.
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {}
+            Err(error) => {
+                child.kill().ok();
+                child.wait()?;
+                return Err(error);
+            }
+            Ok(()) => {}
+        }
+    }
+    finish(child, deadline)
+}
+
+fn spawn(command: &mut Command) -> io::Result<Child> {
+    command
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
-        .spawn()?;
-    let deadline = Instant::now() + limit;
+        .spawn()
+}
+
+fn finish(mut child: Child, deadline: Instant) -> io::Result<Output> {
     let said = listen(&mut child, deadline);
     if said.is_err() {
         // It may have ended by itself just now.

@@ -349,9 +349,45 @@ impl PostfixError {
         Self::Failed {
             program: line(command),
             status: output.status,
-            said: crate::text::readable(&String::from_utf8_lossy(&output.stderr), 500),
+            said: why_it_failed(&output.stderr),
         }
     }
+}
+
+/// What a command that failed said about it. Warnings come first and may be many; they are not the reason, unless it said
+/// nothing else.
+pub(super) fn why_it_failed(stderr: &[u8]) -> String {
+    let mut said = failures(stderr);
+    if said.is_empty() {
+        said = String::from_utf8_lossy(stderr).into_owned();
+    }
+    crate::text::readable(&said, 500)
+}
+
+/// What Postfix's commands put between their name and a warning.
+const WARNING: &str = ": warning: ";
+
+/// What a command said on standard error beside warnings: of a doubled line in main.cf, say, every one of them warns.
+pub(super) fn failures(stderr: &[u8]) -> String {
+    let said = String::from_utf8_lossy(stderr);
+    let others = said.lines().filter(|line| warning(line).is_none());
+    others.collect::<Vec<_>>().join("\n")
+}
+
+/// The warnings of a command, without its name.
+pub(super) fn warnings(output: &Output) -> Vec<String> {
+    let said = String::from_utf8_lossy(&output.stderr);
+    said.lines()
+        .filter_map(warning)
+        .map(|text| crate::text::readable(text, 300))
+        .collect()
+}
+
+/// The text of a warning; `None` for any other line.
+fn warning(line: &str) -> Option<&str> {
+    let (program, text) = line.split_once(WARNING)?;
+    let is_name = |c: char| c.is_ascii_alphanumeric() || "-/_".contains(c);
+    program.chars().all(is_name).then_some(text)
 }
 
 fn line(command: &Command) -> String {
@@ -390,6 +426,25 @@ fn run_within(command: &mut Command, limit: Duration) -> Result<Output, PostfixE
         Ok(output)
     } else {
         Err(PostfixError::failed(command, &output))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_warning_is_not_why_a_command_failed() {
+        let warning =
+            "postmap: warning: /etc/postfix/main.cf, line 5: overriding earlier entry: a=b\n";
+        let fatal = "postmap: fatal: open /nowhere: No such file or directory\n";
+        assert_eq!(failures(warning.as_bytes()), "");
+        assert_eq!(why_it_failed(warning.as_bytes()), warning.trim_end());
+        let both = warning.repeat(20) + fatal;
+        assert_eq!(why_it_failed(both.as_bytes()), fatal.trim_end());
+        // Nor is what only looks like one.
+        let other = "cannot load: warning: x\n";
+        assert_eq!(failures(other.as_bytes()), other.trim_end());
     }
 }
 

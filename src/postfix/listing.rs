@@ -10,7 +10,7 @@ use std::thread::{self, JoinHandle};
 use serde::Deserialize;
 use serde::de::{IgnoredAny, SeqAccess, Visitor};
 
-use super::instance::{Instance, PostfixError};
+use super::instance::{Instance, PostfixError, why_it_failed};
 use super::{Queue, QueueId};
 
 /// Octets of the longest line: about a million recipients.
@@ -104,7 +104,7 @@ fn said(mut pipe: ChildStderr) -> String {
     // What can't be read is not said.
     let _ = pipe.by_ref().take(MAX_SAID).read_to_end(&mut beginning);
     let _ = io::copy(&mut pipe, &mut io::sink());
-    crate::text::readable(&String::from_utf8_lossy(&beginning), 500)
+    why_it_failed(&beginning)
 }
 
 impl Iterator for Listing {

@@ -2,7 +2,7 @@
 
 #[cfg(feature = "programs")]
 pub mod apart;
-mod command;
+pub(crate) mod command;
 mod content;
 mod defer_log;
 pub mod domains;
@@ -12,6 +12,7 @@ pub mod instance;
 mod lifetime;
 mod listing;
 mod mark;
+pub mod master;
 #[cfg(feature = "programs")]
 pub mod mirror;
 mod queue;

@@ -5,9 +5,10 @@
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::process::Output;
+use std::sync::{Arc, Mutex, PoisonError};
 
-use super::instance::{PostfixError, output, program, run};
+use super::instance::{PostfixError, failures, output, program, run, warnings};
 
 /// A service of master.cf.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -16,6 +17,8 @@ pub struct Service {
     pub name: String,
     /// Second column: `inet`, `unix`, `fifo`, `pass`.
     pub kind: String,
+    /// Third column: is its socket for Postfix's own processes only?
+    pub private: bool,
     /// The program that master(8) runs.
     pub command: String,
     /// Its arguments, `-o` options included.
@@ -53,8 +56,8 @@ pub struct Settings {
     pub config_dir: PathBuf,
     /// The services of `master.cf`, in its order.
     pub services: Vec<Service>,
-    /// What `postconf` found odd, on one line; empty when nothing.
-    pub complaints: String,
+    /// What Postfix's commands have warned of since then, each once.
+    warned: Arc<Mutex<Vec<String>>>,
     parameters: HashMap<String, String>,
     options: HashMap<String, String>,
 }
@@ -69,10 +72,6 @@ impl Settings {
         let parameters = ask("-x")?;
         let services = ask("-M")?;
         let options = ask("-Px")?;
-        let said: Vec<_> = [&parameters, &services, &options]
-            .iter()
-            .map(|output| String::from_utf8_lossy(&output.stderr).into_owned())
-            .collect();
         let pairs = |text: &[u8]| {
             String::from_utf8_lossy(text)
                 .lines()
@@ -80,16 +79,48 @@ impl Settings {
                 .map(|(name, value)| (name.trim().to_owned(), value.trim().to_owned()))
                 .collect::<HashMap<_, _>>()
         };
-        Ok(Self {
+        let mut listed: Vec<Service> = Vec::new();
+        let mut doubled = Vec::new();
+        for service in String::from_utf8_lossy(&services.stdout)
+            .lines()
+            .filter_map(service_of)
+        {
+            // master(8) takes the last of two entries.
+            if listed.iter().any(|other| other.id() == service.id()) {
+                listed.retain(|other| other.id() != service.id());
+                let file = config_dir.join("master.cf");
+                let (file, id) = (file.display(), service.id());
+                doubled.push(format!("{file}: two entries {id}; the last one counts"));
+            }
+            listed.push(service);
+        }
+        let settings = Self {
             config_dir: config_dir.to_owned(),
-            services: String::from_utf8_lossy(&services.stdout)
-                .lines()
-                .filter_map(service_of)
-                .collect(),
-            complaints: crate::text::readable(&said.concat(), 300),
+            services: listed,
+            warned: Arc::new(Mutex::new(doubled)),
             parameters: pairs(&parameters.stdout),
             options: pairs(&options.stdout),
-        })
+        };
+        for output in [&parameters, &services, &options] {
+            settings.heed(output);
+        }
+        Ok(settings)
+    }
+
+    /// Keeps what a command warned of. A warning is no answer: it is told by itself, with the file and line that it names.
+    fn heed(&self, output: &Output) {
+        let mut warned = self.warned.lock().unwrap_or_else(PoisonError::into_inner);
+        for text in warnings(output) {
+            if !warned.iter().any(|known| is_same(known, &text)) {
+                warned.push(text);
+            }
+        }
+    }
+
+    /// What Postfix's commands have warned of so far.
+    pub fn warned(&self) -> Vec<String> {
+        let warned = self.warned.lock().unwrap_or_else(PoisonError::into_inner);
+        warned.clone()
     }
 
     /// The value of a parameter in `main.cf`, or its default; empty when Postfix knows no such parameter.
@@ -164,11 +195,12 @@ impl Settings {
             command.current_dir(queue);
         }
         let answer = output(command.args(["-q", key, "--", table]))?;
+        self.heed(&answer);
         if answer.status.success() {
             let text = String::from_utf8_lossy(&answer.stdout);
             return Ok(Some(text.trim_end().to_owned()));
         }
-        if answer.status.code() == Some(1) && answer.stderr.is_empty() {
+        if answer.status.code() == Some(1) && failures(&answer.stderr).is_empty() {
             return Ok(None);
         }
         Err(PostfixError::failed(&command, &answer))
@@ -195,6 +227,7 @@ impl Settings {
     /// When the table can't be read, or is of a type that can't be listed.
     pub fn entries(&self, table: &str) -> Result<Vec<(String, String)>, PostfixError> {
         let answer = run(program("postmap", &self.config_dir).args(["-s", "--", table]))?;
+        self.heed(&answer);
         Ok(String::from_utf8_lossy(&answer.stdout)
             .lines()
             .filter_map(|line| line.split_once('\t'))
@@ -203,14 +236,49 @@ impl Settings {
     }
 }
 
+/// The configuration directory of the instance that Postfix takes when nobody names one.
+///
+/// # Errors
+/// When `postconf` can't be run.
+pub fn default_directory() -> Result<PathBuf, PostfixError> {
+    let mut command = std::process::Command::new("postconf");
+    command
+        .env_clear()
+        .env("PATH", super::instance::PROGRAM_PATH)
+        .env("LC_ALL", "C")
+        .args(["-d", "-h", "config_directory"]);
+    let answer = run(&mut command)?;
+    let text = String::from_utf8_lossy(&answer.stdout);
+    Ok(PathBuf::from(text.trim_end()))
+}
+
+/// Of a parameter that is given twice Postfix's commands warn twice, with either line: that is one matter.
+fn is_same(one: &str, other: &str) -> bool {
+    const DOUBLED: &str = ": overriding earlier entry: ";
+    let parameter = |text: &str| {
+        let (_, entry) = text.split_once(DOUBLED)?;
+        Some(
+            entry
+                .split('=')
+                .next()
+                .unwrap_or_default()
+                .trim()
+                .to_owned(),
+        )
+    };
+    one == other || parameter(one).is_some_and(|name| parameter(other) == Some(name))
+}
+
 fn service_of(line: &str) -> Option<Service> {
     let mut words = line.split_whitespace().map(str::to_owned);
     let (name, kind) = (words.next()?, words.next()?);
-    // private, unprivileged, chroot, wakeup, maxproc
-    let command = words.nth(5)?;
+    let private = words.next()? != "n";
+    // unprivileged, chroot, wakeup, maxproc
+    let command = words.nth(4)?;
     Some(Service {
         name,
         kind,
+        private,
         command,
         arguments: words.collect(),
     })
@@ -283,11 +351,20 @@ mod tests {
     }
 
     #[test]
+    fn a_doubled_parameter_is_one_warning() {
+        let first = "./main.cf, line 5: overriding earlier entry: relayhost=a";
+        let second = "./main.cf, line 4: overriding earlier entry: relayhost=b";
+        let other = "./main.cf, line 4: overriding earlier entry: mynetworks=b";
+        assert!(is_same(first, second) && is_same(other, other));
+        assert!(!is_same(first, other) && !is_same(first, "x"));
+    }
+
+    #[test]
     fn a_service_line_is_read() {
         let line = "posttls    unix  -       n       n       -       8       pipe flags=Rq user=a:b argv=/x/posttls-pipe --sender ${sender}";
         let service = service_of(line).unwrap();
         assert_eq!(service.id(), "posttls/unix");
-        assert_eq!(service.command, "pipe");
+        assert_eq!((service.private, service.command.as_str()), (true, "pipe"));
         assert_eq!(service.attribute("user"), Some("a:b"));
         assert_eq!(
             service.argv().unwrap(),

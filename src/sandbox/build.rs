@@ -176,7 +176,7 @@ fn posttls_toml(options: &UpOptions, ports: &Ports) -> String {
          [link]\nkey_file = \"{dir}/key\"\nbase_url = \"http://127.0.0.1:{http}\"\n\n\
          [http]\nlisten = \"127.0.0.1:{http}\"\nweb_user = \"{}\"\n\n\
          [mover]\nrun_dir = \"{dir}/run\"\n\n\
-         [notification]\nfrom_address = \"posttls@sender.test\"\nadmin_contact = \"postmaster@sender.test\"\n\
+         [notification]\nfrom_address = \"posttls@sender.test\"\nreply_to = \"helpdesk@sender.test\"\nadmin_contact = \"postmaster@sender.test\"\n\
          smtp_host = \"127.0.0.1\"\nsmtp_port = {smtp}\nsmtp_tls = \"none\"\n\n\
          [senders]\ninternal = [\"*\"]\n\n[limits]\nfirst = 100\nper_sender_hour = 10000\n\n[log]\ntarget = \"{dir}/posttls.log\"\n{}",
         options.web_user, options.posttls_toml

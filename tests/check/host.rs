@@ -20,11 +20,12 @@ pub fn users_and_files(clinic: &mut Clinic) {
     let secrets = [("configuration-access", "fail"), ("link-key", "fail")];
     let bad_user = [("pipe-user", "fail"), ("store-access", "fail")];
     // The socket of facts was made for the other user.
-    let unreached = [("run-dir", "fail")];
+    let unreached = [("pipe-rehearsal", "fail"), ("run-dir", "fail")];
+    let unable = [("pipe-rehearsal", "fail")];
     clinic.broken(
         "a hook that is root",
         |c| c.replace(master, user, "user=root"),
-        &with(&bad_user, &secrets),
+        &with(&with(&bad_user, &secrets), &unable),
     );
     clinic.broken(
         "a hook that owns Postfix's queue",
@@ -44,6 +45,7 @@ pub fn users_and_files(clinic: &mut Clinic) {
             ("link-key", "skip"),
             ("log-target", "skip"),
             ("pipe-program", "skip"),
+            ("pipe-rehearsal", "skip"),
             ("pipe-user", "fail"),
             ("run-dir", "skip"),
             ("store-access", "skip"),
@@ -56,7 +58,7 @@ pub fn users_and_files(clinic: &mut Clinic) {
         clinic.ill(
             "a secret that the hook can't read",
             |c| c.mode(file, 0o600),
-            &[(check, "fail")],
+            &with(&[(check, "fail")], &unable),
             |_| {},
         );
         clinic.ill(
@@ -69,7 +71,11 @@ pub fn users_and_files(clinic: &mut Clinic) {
     clinic.broken(
         "a key that is none",
         |c| fs::write(c.path("key"), "nonsense\n").expect("a file"),
-        &[("base-url", "skip"), ("link-key", "fail")],
+        &[
+            ("base-url", "skip"),
+            ("link-key", "fail"),
+            ("pipe-rehearsal", "fail"),
+        ],
     );
     for name in ["\"root\"", "\"no-such-user\""] {
         clinic.broken(
@@ -137,23 +143,26 @@ pub fn instances_and_spools(clinic: &mut Clinic) {
             ("may-backoff", "skip"),
             ("may-delay-warning-time", "skip"),
             ("may-ear", "skip"),
+            ("may-enabled", "skip"),
             ("may-inet", "skip"),
             ("may-instance", "fail"),
             ("may-level", "skip"),
             ("may-policy-maps", "skip"),
+            ("may-reload", "skip"),
             ("may-running", "skip"),
             ("may-services", "skip"),
             ("may-space", "skip"),
             ("may-spool", "skip"),
             ("may-tmpfile", "skip"),
             ("may-way-out", "skip"),
+            ("may-warnings", "skip"),
             ("spools-differ", "skip"),
         ],
     );
     clinic.set(Instance::Encrypt, "smtp_tls_security_levle=encrypt");
     clinic.check(
         "a setting that nobody uses",
-        &[("encrypt-instance", "warn")],
+        &[("encrypt-warnings", "warn")],
     );
     clinic.restore();
     // The host's queue is on a file system of its own, in a name space of its own, which is full.
@@ -197,7 +206,7 @@ fn on_a_full_file_system(clinic: &Clinic, directory: &str) -> Option<Output> {
                 install -d -o postfix -m 0700 "$2/$queue"
             fi
         done
-        for part in pid private; do
+        for part in pid private public; do
             if test -d "$1/original/$part"; then
                 mkdir "$2/$part"
                 mount --bind "$1/original/$part" "$2/$part"

@@ -16,12 +16,16 @@ pub fn alike_and_open(clinic: &mut Clinic) {
             Encrypt,
             "sender_dependent_relayhost_maps=inline:{@a.test=[b.test]}",
         ),
-        (Encrypt, "smtp_tls_cert_file=/nowhere"),
         (Encrypt, "smtp_destination_rate_delay=1s"),
         (May, "maximal_queue_lifetime=1h"),
     ] {
         clinic.broken(setting, |c| c.set(instance, setting), &differ);
     }
+    clinic.broken(
+        "a certificate that only one has, and that is not there",
+        |c| c.set(Encrypt, "smtp_tls_cert_file=/nowhere"),
+        &[("encrypt-handshake", "fail"), ("may-way-out", "fail")],
+    );
     clinic.broken(
         "an address of its own for one service",
         |c| c.set_service(Encrypt, "smtp/unix/smtp_bind_address=127.0.0.1"),

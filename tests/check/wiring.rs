@@ -15,6 +15,7 @@ const HOOKLESS: [(&str, &str); 11] = [
     ("log-target", "skip"),
     ("pipe-entry", "skip"),
     ("pipe-program", "skip"),
+    ("pipe-rehearsal", "skip"),
     ("pipe-user", "skip"),
     ("run-dir", "skip"),
     ("store-access", "skip"),
@@ -138,18 +139,11 @@ pub fn levels_and_times(clinic: &mut Clinic) {
         |c| c.set(Encrypt, "mail_version=3.10.1"),
         &[],
     );
-    for (instance, level, check) in [
-        (Encrypt, "may", "encrypt-services"),
-        (May, "encrypt", "may-services"),
-    ] {
-        let setting = format!("smtp/unix/smtp_tls_security_level={level}");
-        clinic.broken(
-            check,
-            |c| c.set_service(instance, &setting),
-            &[(check, "warn")],
-        );
-    }
-    the_ear(clinic);
+    clinic.broken(
+        "a may instance that insists on TLS",
+        |c| c.set_service(May, "smtp/unix/smtp_tls_security_level=encrypt"),
+        &[("may-services", "warn")],
+    );
     // The sandbox's may instance listens, and what a real one does not may not be complained about.
     clinic.set(May, "master_service_disable=inet");
     let output = clinic.stage.posttls(&["check", "--json"]);
@@ -162,7 +156,130 @@ pub fn levels_and_times(clinic: &mut Clinic) {
     clinic.restore();
 }
 
-fn the_ear(clinic: &mut Clinic) {
+/// Ways on which mail would leave without a question.
+pub fn plain_text(clinic: &mut Clinic) {
+    use Instance::Encrypt;
+    let policies = "smtp_tls_policy_maps=";
+    for (maps, status) in [
+        ("static:may", "fail"),
+        ("static:none", "fail"),
+        ("regexp:{{/./ may}}", "fail"),
+        ("inline:{{plain.test=may}}", "warn"),
+        (
+            "inline:{{plain.test=encrypt}}, inline:{{.test=none}}",
+            "warn",
+        ),
+        ("inline:{{plain.test=dane}}", "warn"),
+        ("regexp:{{/^plain/ encrypt}}", "warn"),
+    ] {
+        let setting = format!("{policies}{maps}");
+        clinic.broken(
+            maps,
+            |c| c.set(Encrypt, &setting),
+            &[("encrypt-policies", status)],
+        );
+    }
+    for maps in ["", "inline:{{plain.test=secure match=plain.test}}"] {
+        let setting = format!("{policies}{maps}");
+        clinic.broken(maps, |c| c.set(Encrypt, &setting), &[]);
+    }
+    clinic.broken(
+        "an older table",
+        |c| {
+            c.set(Encrypt, policies);
+            c.set(Encrypt, "smtp_tls_per_site=static:MAY");
+        },
+        &[("encrypt-policies", "fail")],
+    );
+    clinic.broken(
+        "policies of a service",
+        |c| c.set_service(Encrypt, "smtp/unix/smtp_tls_policy_maps=static:may"),
+        &[("encrypt-policies", "fail")],
+    );
+    let services = |status| [("encrypt-services", status)];
+    let level = |c: &Clinic| c.set_service(Encrypt, "smtp/unix/smtp_tls_security_level=may");
+    clinic.broken("plain text for all mail", level, &services("fail"));
+    // A service that is not that of all mail; what leads there says how bad it is. In the may instance it has no level.
+    let second = |c: &Clinic, level: &str| {
+        for (file, option) in [
+            (
+                "encrypt/master.cf",
+                format!("  -o smtp_tls_security_level={level}\n"),
+            ),
+            ("may/master.cf", String::new()),
+        ] {
+            let path = c.path(file);
+            let text = fs::read_to_string(&path).expect("a file");
+            let line = format!("second    unix  - - n -     - smtp\n{option}");
+            fs::write(path, text + &line).expect("a file");
+        }
+    };
+    // Postfix was not reloaded, of course.
+    let only = [("encrypt-reload", "fail"), ("may-reload", "fail")];
+    let with = |status| [only[0], ("encrypt-services", status), only[1]];
+    for (setting, status) in [
+        ("default_transport=second", "fail"),
+        (
+            "sender_dependent_default_transport_maps=static:second:",
+            "fail",
+        ),
+        (
+            "sender_dependent_default_transport_maps=inline:{{@a.test=second:}}",
+            "warn",
+        ),
+        ("relay_transport=second", "warn"),
+        ("content_filter=second:[192.0.2.1]:10024", "warn"),
+    ] {
+        clinic.broken(
+            setting,
+            |c| {
+                second(c, "may");
+                c.set_both(setting);
+            },
+            &with(status),
+        );
+    }
+    for (setting, level) in [
+        ("content_filter=second:[127.0.0.1]:10024", "may"),
+        ("default_transport=second", "verify"),
+        ("relay_domains=", "may"),
+    ] {
+        clinic.broken(
+            setting,
+            |c| {
+                second(c, level);
+                c.set_both(setting);
+            },
+            &only,
+        );
+    }
+    clinic.broken(
+        "plain text for mail that a table leads there",
+        |c| {
+            second(c, "none");
+            let path = c.path("encrypt/transport");
+            let text = fs::read_to_string(&path).expect("a file");
+            fs::write(path, text + "other.test second:\n").expect("a file");
+        },
+        &with("warn"),
+    );
+    clinic.broken(
+        "a table that nobody can list",
+        |c| {
+            second(c, "none");
+            let maps = "inline:{posttls.invalid=posttls:}, regexp:{{/^x/ smtp:}}";
+            c.set(Encrypt, &format!("transport_maps={maps}"));
+        },
+        &with("warn"),
+    );
+    clinic.broken(
+        "a service with a status filter of its own",
+        |c| c.set_service(Encrypt, "smtp/unix/smtp_delivery_status_filter="),
+        &services("warn"),
+    );
+}
+
+pub fn the_ear(clinic: &mut Clinic) {
     let master = "may/master.cf";
     let text = fs::read_to_string(clinic.path(master)).expect("a file");
     let own = text
@@ -171,12 +288,12 @@ fn the_ear(clinic: &mut Clinic) {
         .expect("a user")
         .to_owned();
     let (fail, warn) = ([("may-ear", "fail")], [("may-ear", "warn")]);
+    clinic.broken(
+        "no ear in master.cf",
+        |c| c.replace(master, "posttls-ear unix", "posttls-rae unix"),
+        &[("may-ear", "fail"), ("may-reload", "fail")],
+    );
     for (what, from, to) in [
-        (
-            "no ear in master.cf",
-            "posttls-ear unix",
-            "posttls-rae unix",
-        ),
         (
             "an ear that is not there",
             "/bin/posttls-ear",
@@ -219,7 +336,7 @@ fn the_ear(clinic: &mut Clinic) {
     clinic.ill(
         "an ear that does not answer",
         |_| fs::rename(&socket, &aside).expect("a socket"),
-        &fail,
+        &[("may-ear", "fail"), ("may-reload", "fail")],
         |_| fs::rename(&aside, &socket).expect("a socket"),
     );
     let replies = clinic.path("may/posttls-ear-replies");
@@ -341,17 +458,17 @@ pub fn the_way_of_notices(clinic: &mut Clinic) {
     clinic.broken(
         "a pipe entry without the client",
         |c| c.replace(master, " --client ${client_address}", ""),
-        &[("pipe-entry", "fail")],
+        &[("pipe-entry", "fail"), ("pipe-rehearsal", "fail")],
     );
     clinic.broken(
         "a pipe entry with another configuration",
         |c| c.replace(master, "/posttls.toml --client", "/other.toml --client"),
-        &[("pipe-entry", "fail")],
+        &[("pipe-entry", "fail"), ("pipe-rehearsal", "fail")],
     );
     clinic.broken(
         "a program that is not there",
         |c| c.replace(master, "/bin/posttls-pipe ", "/bin/nothing "),
-        &[("pipe-program", "fail")],
+        &[("pipe-program", "fail"), ("pipe-rehearsal", "fail")],
     );
     let list = "check_recipient_access inline:{{posttls.invalid=REJECT}}";
     clinic.broken(

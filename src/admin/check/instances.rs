@@ -9,7 +9,7 @@ use crate::postfix::{Service, Settings};
 /// Levels that never send plain text (postconf(5), `smtp_tls_security_level`).
 pub(super) const MANDATORY: [&str; 5] = ["encrypt", "dane-only", "fingerprint", "verify", "secure"];
 /// And the one that does so for some destinations.
-const DANE: &str = "dane";
+pub(super) const DANE: &str = "dane";
 
 fn exists(name: &str, key: &str, settings: &Result<Settings, PostfixError>) -> Verdict {
     match settings {
@@ -23,14 +23,7 @@ fn exists(name: &str, key: &str, settings: &Result<Settings, PostfixError>) -> V
                 settings.config_dir.display(),
                 settings.get("mail_version")
             );
-            if settings.complaints.is_empty() {
-                Verdict::ok(what)
-            } else {
-                Verdict::warn(
-                    format!("{what}; postconf says: {}", settings.complaints),
-                    "correct what it complains about",
-                )
-            }
+            Verdict::ok(what)
         }
     }
 }
@@ -41,6 +34,26 @@ pub(super) fn encrypt_instance(at: &Context<'_>) -> Outcome {
 
 pub(super) fn may_instance(at: &Context<'_>) -> Outcome {
     Ok(exists("may", "may.config_dir", &at.may))
+}
+
+/// Whatever Postfix's commands warned of while the others checked.
+fn warned(name: &str, settings: &Settings) -> Verdict {
+    let said = settings.warned();
+    if said.is_empty() {
+        return Verdict::ok(format!("{name} instance: Postfix warns of nothing"));
+    }
+    Verdict::warn(
+        format!("{name} instance: Postfix warns: {}", said.join("; ")),
+        "correct what it names; of a parameter that is set twice the last line counts: remove the others",
+    )
+}
+
+pub(super) fn encrypt_warnings(at: &Context<'_>) -> Outcome {
+    Ok(warned("encrypt", at.encrypt()?))
+}
+
+pub(super) fn may_warnings(at: &Context<'_>) -> Outcome {
+    Ok(warned("may", at.may()?))
 }
 
 fn runs(name: &str, settings: &Settings) -> Verdict {
@@ -104,41 +117,6 @@ fn named(services: &[(&Service, &str)]) -> String {
         .iter()
         .map(|(service, level)| format!("{} ({level})", service.id()));
     each.collect::<Vec<_>>().join(", ")
-}
-
-pub(super) fn encrypt_services(at: &Context<'_>) -> Outcome {
-    let settings = at.encrypt()?;
-    let mut odd = own_levels(settings);
-    odd.retain(|(_, level)| !MANDATORY.contains(level));
-    let unfiltered: Vec<_> = settings
-        .running("smtp")
-        .filter_map(|service| {
-            let filter = settings.option(service, "smtp_delivery_status_filter")?;
-            Some((service, filter))
-        })
-        .collect();
-    if !odd.is_empty() {
-        return Ok(Verdict::warn(
-            format!(
-                "encrypt instance: master.cf gives smtp services a level of their own that allows plain text: {}",
-                named(&odd)
-            ),
-            "right for services that carry mail into your own house, and for no other: mail through these is sent \
-             unencrypted without a question",
-        ));
-    }
-    if !unfiltered.is_empty() {
-        return Ok(Verdict::warn(
-            format!(
-                "encrypt instance: master.cf gives smtp services a smtp_delivery_status_filter of their own: {}",
-                named(&unfiltered)
-            ),
-            "take it away, or give them posttls-status-filter, too: some of their TLS failures are not recognised",
-        ));
-    }
-    Ok(Verdict::ok(
-        "encrypt instance: no smtp service in master.cf allows plain text",
-    ))
 }
 
 pub(super) fn tls_required(at: &Context<'_>) -> Outcome {

@@ -4,18 +4,25 @@
 //! (see [`context`]); then all run at the same time, as some wait for a network.
 
 mod access;
+mod boot;
 mod context;
 mod ear;
+mod handshake;
 mod hook;
 mod instances;
+mod mail;
 mod network;
 mod notices;
+mod plain;
+mod rehearsal;
+mod reload;
 mod smtpd;
 mod spools;
 mod store;
 mod way_out;
 mod ways;
 
+use std::io::IsTerminal as _;
 use std::path::Path;
 use std::thread;
 
@@ -33,6 +40,9 @@ pub(super) struct CheckOptions {
     /// Print JSON: an array of {"id", "status", "what", "todo"}; status is "ok", "warn", "fail" or "skip".
     #[arg(long)]
     json: bool,
+    /// Print failures and warnings only; nothing when there are none.
+    #[arg(long, short, conflicts_with = "json")]
+    quiet: bool,
 }
 
 /// How a check ended.
@@ -47,12 +57,35 @@ enum Status {
 }
 
 impl Status {
+    /// In the order in which people read them.
+    const ALL: [Self; 4] = [Self::Fail, Self::Warn, Self::Skip, Self::Ok];
+
     fn as_str(self) -> &'static str {
         match self {
             Self::Ok => "ok",
             Self::Warn => "warn",
             Self::Fail => "FAIL",
             Self::Skip => "skip",
+        }
+    }
+
+    fn is_problem(self) -> bool {
+        matches!(self, Self::Fail | Self::Warn)
+    }
+
+    /// The word in four columns, in colour on a terminal (ECMA-48: bold red, yellow, green).
+    fn shown(self, colour: bool) -> String {
+        let word = format!("{:4}", self.as_str());
+        let code = match self {
+            Self::Fail => "1;31",
+            Self::Warn => "33",
+            Self::Ok => "32",
+            Self::Skip => "2",
+        };
+        if colour {
+            format!("\x1b[{code}m{word}\x1b[0m")
+        } else {
+            word
         }
     }
 }
@@ -100,8 +133,11 @@ const CHECKS: &[(&str, Check)] = &[
     ("web-user", access::web_user),
     ("encrypt-instance", instances::encrypt_instance),
     ("encrypt-running", instances::encrypt_running),
+    ("encrypt-reload", reload::encrypt),
     ("encrypt-level", instances::encrypt_level),
-    ("encrypt-services", instances::encrypt_services),
+    ("encrypt-services", plain::services),
+    ("encrypt-policies", plain::policies),
+    ("encrypt-handshake", handshake::own_side),
     ("tls-required", instances::tls_required),
     ("tls-policies", ways::policies),
     ("own-hops", ways::own_hops),
@@ -118,12 +154,16 @@ const CHECKS: &[(&str, Check)] = &[
     ("pipe-entry", hook::pipe_entry),
     ("pipe-program", access::pipe_program),
     ("pipe-user", access::pipe_user),
+    ("pipe-rehearsal", rehearsal::hook),
     ("smtpd-recipients", smtpd::recipients),
     ("smtpd-senders", smtpd::senders),
     ("relay-rules", way_out::relay_rules),
     ("relay-domains", way_out::relay_domains),
     ("may-instance", instances::may_instance),
     ("may-running", instances::may_running),
+    ("may-reload", reload::may),
+    ("may-enabled", boot::may_enabled),
+    ("may-unit", boot::may_unit),
     ("may-level", instances::may_level),
     ("may-services", instances::may_services),
     ("may-policy-maps", instances::may_policy_maps),
@@ -149,10 +189,20 @@ const CHECKS: &[(&str, Check)] = &[
     ("clock", store::clock),
     ("run-dir", access::run_dir),
     ("mover", network::mover),
+    ("httpd-unit", boot::httpd_unit),
     ("web-server", network::web_server),
     ("base-url", network::base_url),
-    ("notification-server", network::notification_server),
+    ("notification-server", mail::server),
+    ("reply-to", mail::reply_to),
+    ("admin-address", mail::admin_address),
+    ("untold", mail::untold),
     ("notification-route", network::notification_route),
+];
+
+/// What the others bring to light: made after them.
+const LAST: &[(&str, Check)] = &[
+    ("encrypt-warnings", instances::encrypt_warnings),
+    ("may-warnings", instances::may_warnings),
 ];
 
 /// A line of the result.
@@ -192,6 +242,7 @@ pub(super) fn run(options: &CheckOptions, config_path: &Path) -> Done {
             let broken = Verdict::fail(error.to_string(), todo);
             let skipped = CHECKS
                 .iter()
+                .chain(LAST)
                 .map(|(id, _)| Finding::new(id, Err(Skip("the configuration can't be read"))));
             let first = Finding::new("configuration", Ok(broken));
             std::iter::once(first).chain(skipped).collect()
@@ -203,7 +254,10 @@ pub(super) fn run(options: &CheckOptions, config_path: &Path) -> Done {
     if options.json {
         print_json(&findings)?;
     } else {
-        print(&report(&findings))?;
+        // https://no-color.org: any value but an empty one.
+        let colour = std::io::stdout().is_terminal()
+            && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+        print(&report(&findings, options.quiet, colour))?;
     }
     Ok(if failed { Exit::Failure } else { Exit::Ok })
 }
@@ -221,24 +275,30 @@ fn all(context: &Context<'_>) -> Vec<Finding> {
             findings.push(Finding::new(id, outcome));
         }
     });
+    let last = LAST.iter();
+    findings.extend(last.map(|(id, check)| Finding::new(id, check(context))));
     findings
 }
 
-fn report(findings: &[Finding]) -> String {
+/// The lines for people, problems first; with `quiet` these alone.
+fn report(findings: &[Finding], quiet: bool, colour: bool) -> String {
     let mut out = String::new();
     let count = |status| findings.iter().filter(|f| f.status == status).count();
     // One line that says why must not be lost among fifty that follow from it.
     let alone = count(Status::Skip) + 1 == findings.len();
-    for finding in findings {
-        if alone && finding.status == Status::Skip {
-            continue;
+    for status in Status::ALL {
+        let hidden = quiet && !status.is_problem() || alone && status == Status::Skip;
+        for finding in findings.iter().filter(|f| f.status == status && !hidden) {
+            let todo = if finding.todo.is_empty() {
+                String::new()
+            } else {
+                format!(" - {}", finding.todo)
+            };
+            out += &format!("{}  {}{todo}\n", status.shown(colour), finding.what);
         }
-        let todo = if finding.todo.is_empty() {
-            String::new()
-        } else {
-            format!(" - {}", finding.todo)
-        };
-        out += &format!("{:4}  {}{todo}\n", finding.status.as_str(), finding.what);
+    }
+    if quiet {
+        return out;
     }
     let (failed, warned, skipped) = (
         count(Status::Fail),
@@ -257,7 +317,7 @@ mod tests {
 
     #[test]
     fn names_are_unique_and_in_kebab_case() {
-        let mut ids: Vec<&str> = CHECKS.iter().map(|(id, _)| *id).collect();
+        let mut ids: Vec<&str> = CHECKS.iter().chain(LAST).map(|(id, _)| *id).collect();
         assert!(
             ids.iter()
                 .all(|id| id.chars().all(|c| c.is_ascii_lowercase() || c == '-'))
@@ -276,12 +336,21 @@ mod tests {
             Finding::new("b", Err(Skip("a failed"))),
         ];
         assert_eq!(
-            report(&findings),
-            "ok    y\nFAIL  x is 3 - set it to 1\nskip  b: not checked, as a failed\n3 checks: 1 failed, 0 with a warning, 1 not made.\n"
+            report(&findings, false, false),
+            "FAIL  x is 3 - set it to 1\nskip  b: not checked, as a failed\nok    y\n3 checks: 1 failed, 0 with a warning, 1 not made.\n"
         );
         assert_eq!(
-            report(&findings[1..]),
+            report(&findings[1..], false, false),
             "FAIL  x is 3 - set it to 1\n2 checks: 1 failed, 0 with a warning, 1 not made.\n"
+        );
+        assert_eq!(
+            report(&findings, true, false),
+            "FAIL  x is 3 - set it to 1\n"
+        );
+        assert_eq!(report(&findings[..1], true, true), "");
+        assert_eq!(
+            report(&findings, true, true),
+            "\x1b[1;31mFAIL\x1b[0m  x is 3 - set it to 1\n"
         );
     }
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use ureq::Agent;
 use ureq::tls::{RootCerts, TlsConfig};
+use url::Url;
 
 use super::context::Context;
 use super::{Outcome, Skip, Verdict};
@@ -13,13 +14,13 @@ use crate::case::CaseId;
 use crate::config::SenderPattern;
 use crate::link::Keys;
 use crate::mover::control;
-use crate::notify;
 use crate::postfix::instance::PROGRAM_PATH;
 use crate::postfix::settings::list;
 use crate::postfix::{Service, Settings};
+use crate::text;
 
 /// Whoever takes longer than this is no help to a sender who waits.
-const PATIENCE: Duration = Duration::from_secs(5);
+pub(super) const PATIENCE: Duration = Duration::from_secs(5);
 
 const START: &str = "systemctl restart posttls-httpd, and read its log";
 
@@ -45,8 +46,8 @@ pub(super) fn mover(at: &Context<'_>) -> Outcome {
     })
 }
 
-/// Status and the beginning of the text that a URL answers with, past any proxy of the environment.
-fn get(url: &str) -> Result<(u16, String), ureq::Error> {
+/// A request, past any proxy of the environment; with a form if there is one. Status and text of the answer.
+fn ask(url: &str, form: Option<&str>) -> Result<(u16, String), ureq::Error> {
     let tls = TlsConfig::builder().root_certs(RootCerts::PlatformVerifier);
     let agent = Agent::config_builder()
         .timeout_global(Some(PATIENCE))
@@ -56,11 +57,17 @@ fn get(url: &str) -> Result<(u16, String), ureq::Error> {
         .tls_config(tls.build())
         .build()
         .new_agent();
-    let mut response = agent.get(url).call()?;
+    let mut response = match form {
+        None => agent.get(url).call()?,
+        Some(form) => agent
+            .post(url)
+            .content_type("application/x-www-form-urlencoded")
+            .send(form)?,
+    };
     let status = response.status().as_u16();
     let body = response.body_mut().with_config().limit(64 * 1024);
     let text = body.lossy_utf8(true).read_to_string()?;
-    Ok((status, text.chars().take(100).collect()))
+    Ok((status, text))
 }
 
 pub(super) fn web_server(at: &Context<'_>) -> Outcome {
@@ -69,50 +76,81 @@ pub(super) fn web_server(at: &Context<'_>) -> Outcome {
         address.set_ip(Ipv4Addr::LOCALHOST.into());
     }
     let url = format!("http://{address}/healthz");
-    Ok(match get(&url) {
+    Ok(match ask(&url, None) {
         Ok((200, text)) if text == "ok\n" => Verdict::ok(format!("web server at {address}")),
-        Ok((status, text)) => Verdict::fail(format!("{url} answers {status}: {text}"), START),
+        Ok((status, text)) => {
+            let text = text::readable(&text, 100);
+            Verdict::fail(format!("{url} answers {status}: {text}"), START)
+        }
         Err(error) => Verdict::fail(format!("{url}: {error}"), START),
     })
 }
 
-/// Asks for the page of a link of our own that has expired long ago: only who has our key can say so.
+/// The address of the style sheet that a page names.
+fn style_of(page: &str, url: &str) -> Option<Url> {
+    let (_, rest) = page.split_once("rel=\"stylesheet\"")?;
+    let (_, rest) = rest.split_once("href=\"")?;
+    let (address, _) = rest.split_once('"')?;
+    // A path needs no more of HTML's escapes than this.
+    let address = address.replace("&#x2f;", "/").replace("&amp;", "&");
+    Url::parse(url).ok()?.join(&address).ok()
+}
+
+/// Opens a link of our own that has expired long ago: only who has our key can say so. Then all that a sender does with
+/// a page: load its style, and post its form, which answers the same.
 pub(super) fn base_url(at: &Context<'_>) -> Outcome {
     let keys =
         Keys::load(&at.config.link.key_file).map_err(|_| Skip("the link key can't be read"))?;
     let base = at.config.link.base_url.as_str();
     let url = at.config.case_url(&keys.sign(CaseId(0), 1));
     let todo = "see that link.base_url leads, through the reverse proxy, to posttls-httpd; also from this host";
-    Ok(match get(&url) {
-        Ok((410, _)) => Verdict::ok(format!("links work: {base}")),
-        Ok((404, _)) => Verdict::fail(
-            format!("{base} does not know our links (404)"),
-            "see that the proxy passes on paths as they are, and reload posttls-httpd if the key has changed",
-        ),
-        Ok((status, _)) => Verdict::fail(format!("{base} answers {status}, and is not ours"), todo),
-        Err(error) => {
-            let text = error.to_string();
-            let todo = if text.contains("certificate") {
-                "see that the proxy's certificate is one that this host accepts, as your senders' browsers must: of a CA \
-                 that it knows (update-ca-certificates), or, for a try, a self-signed one that is no CA's"
-            } else {
-                todo
-            };
-            Verdict::fail(format!("{base}: {text}"), todo)
+    let fault = |error: ureq::Error| {
+        let text = error.to_string();
+        let todo = if text.contains("certificate") {
+            "see that the proxy's certificate is one that this host accepts, as your senders' browsers must: of a CA \
+             that it knows (update-ca-certificates), or, for a try, a self-signed one that is no CA's"
+        } else {
+            todo
+        };
+        Verdict::fail(format!("{base}: {text}"), todo)
+    };
+    let page = match ask(&url, None) {
+        Ok((410, page)) => page,
+        Ok((404, _)) => {
+            return Ok(Verdict::fail(
+                format!("{base} does not know our links (404)"),
+                "see that the proxy passes on paths as they are, and reload posttls-httpd if the key has changed",
+            ));
         }
-    })
-}
-
-pub(super) fn notification_server(at: &Context<'_>) -> Outcome {
-    let mut settings = at.config.notification.clone();
-    settings.smtp_timeout_seconds = settings.smtp_timeout_seconds.min(PATIENCE.as_secs());
-    let server = format!("{}:{}", settings.smtp_host, settings.smtp_port);
-    Ok(match notify::probe(&settings) {
-        Ok(()) => Verdict::ok(format!("notifications: {server} takes mail from here")),
-        Err(error) => Verdict::fail(
-            format!("notifications: {error}"),
-            "correct smtp_host, smtp_port, smtp_tls, smtp_user and smtp_password in posttls.toml, or start that server",
+        Ok((status, _)) => {
+            let what = format!("{base} answers {status}, and is not ours");
+            return Ok(Verdict::fail(what, todo));
+        }
+        Err(error) => return Ok(fault(error)),
+    };
+    match ask(&url, Some("action=keep")) {
+        Ok((410, _)) => {}
+        Ok((status, _)) => {
+            return Ok(Verdict::fail(
+                format!(
+                    "{base}: links open, but a form that is posted there is answered with {status}"
+                ),
+                "see that the proxy passes POST on as it is, with its path and body: senders can look, and not decide",
+            ));
+        }
+        Err(error) => return Ok(fault(error)),
+    }
+    let Some(style) = style_of(&page, &url) else {
+        // A layout of the admin's own need not have one.
+        return Ok(Verdict::ok(format!("links work, and forms: {base}")));
+    };
+    Ok(match ask(style.as_str(), None) {
+        Ok((200, _)) => Verdict::ok(format!("links work, with forms and style: {base}")),
+        Ok((status, _)) => Verdict::fail(
+            format!("{base}: links open, but {style}, which their pages name, answers {status}"),
+            "see that the proxy passes on everything below link.base_url",
         ),
+        Err(error) => fault(error),
     })
 }
 
@@ -222,4 +260,21 @@ pub(super) fn notification_route(at: &Context<'_>) -> Outcome {
              TLS get stuck in the encrypt instance, and nobody hears of it",
         )
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_style_is_where_the_page_says() {
+        let url = "https://mail.test/posttls/c/TOKEN";
+        let page = "<link rel=\"stylesheet\" href=\"/posttls/style.css\">";
+        let found = style_of(page, url).map(String::from);
+        assert_eq!(
+            found.as_deref(),
+            Some("https://mail.test/posttls/style.css")
+        );
+        assert_eq!(style_of("<p>", url), None);
+    }
 }

@@ -4,9 +4,10 @@ use std::path::Path;
 use std::thread;
 use std::time::Duration;
 
-use rusqlite::{Connection, ErrorCode, OpenFlags};
+use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
 
 use super::{STEPS, Store, StoreError, clock, now_ms, wait_for_others};
+use crate::case::News;
 
 /// How long a look at every page may take.
 const LOOK: Duration = Duration::from_secs(3);
@@ -48,6 +49,8 @@ pub struct Health {
     pub conflicts: Vec<String>,
     /// Queue IDs of the messages with a decision that has waited for more than a minute to be carried out.
     pub late: Vec<String>,
+    /// Cases of which the sender has not been told yet: how many, and since when the oldest waits, in Unix milliseconds.
+    pub untold: Option<(i64, i64)>,
     /// How many notices could not be used.
     pub odd_notices: i64,
     /// When something was last recorded, in Unix milliseconds.
@@ -105,9 +108,19 @@ impl Store {
             };
             let late = ids(waiting, now_ms() - LATE_MS)?;
             let count = |sql| connection.query_row(sql, [], |row| row.get(0));
+            let untold = match version {
+                Version::Current => connection.query_row(
+                    "SELECT count(DISTINCT r.case_id), min(o.since)
+                     FROM owed o JOIN recipients r ON r.id = o.recipient_id WHERE o.news = ?1",
+                    [News::Stuck],
+                    |row| Ok((row.get(0)?, row.get::<_, Option<i64>>(1)?)),
+                )?,
+                Version::Older | Version::Newer => (0, None),
+            };
             Ok((
                 conflicts,
                 late,
+                untold.1.map(|since| (untold.0, since)),
                 count("SELECT count(*) FROM odd_notices")?,
                 connection.query_row("SELECT max(at) FROM events", [], |row| row.get(0))?,
                 match version {
@@ -116,17 +129,50 @@ impl Store {
                 },
             ))
         })();
-        let (conflicts, late, odd_notices, newest_event, clock_doubted_until) =
+        let (conflicts, late, untold, odd_notices, newest_event, clock_doubted_until) =
             details.map_err(fault("cannot read the database"))?;
         Ok(Health {
             version,
             integrity,
             conflicts,
             late,
+            untold,
             odd_notices,
             newest_event,
             clock_doubted_until,
         })
+    }
+
+    /// Can this process write into a database? Tries it, and takes it back: nothing is changed, not even the schema.
+    ///
+    /// # Errors
+    /// When it can't.
+    pub fn try_to_write(path: &Path) -> Result<(), StoreError> {
+        let fault = |doing| {
+            move |source| StoreError::Sqlite {
+                path: path.to_owned(),
+                doing,
+                source,
+            }
+        };
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
+            | OpenFlags::SQLITE_OPEN_NO_MUTEX
+            | OpenFlags::SQLITE_OPEN_NOFOLLOW;
+        let mut connection =
+            Connection::open_with_flags(path, flags).map_err(fault("cannot open the database"))?;
+        connection
+            .busy_handler(Some(wait_for_others))
+            .map_err(fault("cannot set the busy handler"))?;
+        let tried = (|| {
+            let transaction =
+                connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            transaction.execute(
+                "INSERT INTO odd_notices (at, queue_id, why, raw) VALUES (0, '', '', x'')",
+                [],
+            )?;
+            transaction.rollback()
+        })();
+        tried.map_err(fault("cannot write into the database"))
     }
 }
 

@@ -1,0 +1,116 @@
+//! Checks of the mail that PostTLS writes: its server, the addresses that it names, and whether anybody still waits for it.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use super::context::Context;
+use super::network::PATIENCE;
+use super::{Outcome, Verdict};
+use crate::address::Address;
+use crate::admin::cases::clock;
+use crate::config::Notification;
+use crate::notify::{self, Probed, SendError};
+
+/// A session as for a mail to this address, up to DATA.
+fn probe(settings: &Notification, to: Option<&Address>) -> Result<Probed, SendError> {
+    let mut settings = settings.clone();
+    settings.smtp_timeout_seconds = settings.smtp_timeout_seconds.min(PATIENCE.as_secs());
+    notify::probe(&settings, to)
+}
+
+fn at(settings: &Notification) -> String {
+    format!("{}:{}", settings.smtp_host, settings.smtp_port)
+}
+
+pub(super) fn server(context: &Context<'_>) -> Outcome {
+    let settings = &context.config.notification;
+    Ok(match probe(settings, None) {
+        Ok(probed) => Verdict::ok(format!(
+            "notifications: {} takes mail from here, as EHLO {} and from <>",
+            at(settings),
+            probed.hello
+        )),
+        Err(error) => Verdict::fail(
+            format!("notifications: {error}"),
+            "correct smtp_host, smtp_port, smtp_tls, smtp_user and smtp_password in posttls.toml, or start that server; \
+             it must take mail from the null sender (<>) from this host",
+        ),
+    })
+}
+
+/// Does the server take mail for an address that is in the configuration under `key`?
+fn taken(settings: &Notification, key: &str, address: &Address) -> Verdict {
+    let what = format!("{key} <{address}>");
+    match probe(settings, Some(address)) {
+        Err(error) => Verdict::fail(
+            format!("{what}: not tried: {error}"),
+            "mend what check notification-server says",
+        ),
+        Ok(Probed { hello, refused }) => match refused {
+            None => Verdict::ok(format!("{what}: {} takes mail for it", at(settings))),
+            Some((words, true)) => Verdict::fail(
+                format!(
+                    "{what}: {} refuses mail for it from EHLO {hello} and <>: {words}",
+                    at(settings)
+                ),
+                format!(
+                    "give {key} an address with a mailbox that somebody reads, or have that server take mail for it"
+                ),
+            ),
+            Some((words, false)) => Verdict::warn(
+                format!(
+                    "{what}: {} does not take mail for it just now: {words}",
+                    at(settings)
+                ),
+                "run check again in some minutes; if it stays so, read the log of that server",
+            ),
+        },
+    }
+}
+
+pub(super) fn reply_to(at: &Context<'_>) -> Outcome {
+    let settings = &at.config.notification;
+    Ok(match &settings.reply_to {
+        Some(address) => taken(settings, "notification.reply_to", address),
+        None => Verdict::warn(
+            format!(
+                "notification.reply_to is not set: what senders reply goes to <{}>",
+                settings.from_address
+            ),
+            "set it in posttls.toml to an address that somebody reads",
+        ),
+    })
+}
+
+pub(super) fn admin_address(at: &Context<'_>) -> Outcome {
+    let settings = &at.config.notification;
+    Ok(match &settings.admin_address {
+        Some(address) => taken(settings, "notification.admin_address", address),
+        None => Verdict::ok("notification.admin_address is not set: PostTLS writes to no admin"),
+    })
+}
+
+/// Senders who wait to be told of a message.
+pub(super) fn untold(at: &Context<'_>) -> Outcome {
+    let Some((count, since)) = at.store()?.untold else {
+        return Ok(Verdict::ok("no sender waits to be told of a message"));
+    };
+    let window = i64::from(at.config.limits.window_minutes) * 60_000;
+    let now = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
+    let waits = i64::try_from(now.as_millis()).unwrap_or(i64::MAX) - since;
+    let what = format!(
+        "cases of which the sender has not been told yet: {count}, the oldest since {}",
+        clock(since)
+    );
+    // The courier looks once a minute or so when the window is over.
+    const COURIER: i64 = 120_000;
+    Ok(if waits <= window + COURIER {
+        Verdict::ok(format!("{what}; limits.window_minutes lets them wait"))
+    } else {
+        Verdict::warn(
+            what,
+            "a ceiling (limits), or a mail server that fails: the log of posttls says which; `posttls cases` names them",
+        )
+    })
+}
