@@ -288,3 +288,24 @@ fn a_reload_changes_how_often_the_sweep_looks() {
     stage.signal_mover(Signal::HUP);
     stage.becomes(&queue_id, "bob@down.test", "open");
 }
+
+#[test]
+fn a_table_of_ours_that_cannot_be_asked_is_a_fault_on_our_side() {
+    let stage = stage();
+    let queue_id = watched(&stage, &["bob@down.test"], "table");
+    stage.run(
+        "postconf",
+        Instance::Encrypt,
+        &["-X", "smtp_tls_policy_maps"],
+    );
+    let nowhere = "smtp_tls_per_site=socketmap:unix:/nowhere/at/all:x";
+    stage.run("postconf", Instance::Encrypt, &["-e", nowhere]);
+    tried_again(&stage, &queue_id, "down.test", "tls.test");
+    stage.logged("TLS does not work on our side: Temporary lookup error");
+    let bob = recipient(&stage.case(&queue_id), "bob@down.test");
+    assert_eq!(
+        (&bob["failure"], &bob["status"]),
+        (&"local-fault".into(), &"4.7.805".into())
+    );
+    assert!(!stage.is_told("bob@down.test"));
+}

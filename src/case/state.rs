@@ -85,6 +85,11 @@ impl Failure {
         !matches!(self, Self::LocalFault | Self::NotTls)
     }
 
+    /// Do only the facts tell what words of this kind mean ([`crate::facts`])?
+    pub fn needs_facts(self) -> bool {
+        self.can_be_offered() || self == Self::Policy
+    }
+
     /// May configuration allow such a recipient to be sent to unencrypted?
     pub fn can_be_offered(self) -> bool {
         self.is_senders_matter()

@@ -41,8 +41,12 @@ impl Standing {
     /// The kind of a failure whose words alone say `words`.
     pub fn kind(&self, words: Failure) -> Failure {
         // What is ours already, or has nothing to do with TLS, needs nobody to be asked.
-        if !words.can_be_offered() {
+        if !words.needs_facts() {
             return words;
+        }
+        // Words that hint at a policy, and there is none.
+        if words == Failure::Policy && matches!(self, Self::Free | Self::Ours(_)) {
+            return Failure::NotTls;
         }
         match self {
             Self::Free => words,
@@ -82,7 +86,7 @@ mod tests {
         for failure in Failure::ALL.iter().copied() {
             for standing in &every {
                 let kind = standing.kind(failure);
-                assert!(failure.can_be_offered() || kind == failure);
+                assert!(failure.needs_facts() || kind == failure);
                 assert_eq!(
                     kind.can_be_offered(),
                     failure.can_be_offered() && *standing == Standing::Free,
@@ -90,5 +94,14 @@ mod tests {
                 );
             }
         }
+    }
+
+    #[test]
+    fn words_that_hint_at_a_policy_mean_one_only_where_there_is_one() {
+        let words = Failure::Policy;
+        let demanded = Standing::Demanded("secure".to_owned());
+        assert_eq!(demanded.kind(words), Failure::Policy);
+        assert_eq!(Standing::Free.kind(words), Failure::NotTls);
+        assert_eq!(Standing::unasked().kind(words), Failure::Unjudged);
     }
 }

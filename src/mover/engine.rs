@@ -354,8 +354,8 @@ impl Engine {
                 continue;
             };
             let failure = newest.words;
-            // What has another reason says nothing about what was offered.
-            if !failure.is_senders_matter() || one.overruled && failure == Failure::Policy {
+            // What has another reason says nothing about what was offered; policies were asked for themselves.
+            if !failure.is_senders_matter() || failure == Failure::Policy {
                 continue;
             }
             let offer = self.offer.read().unwrap_or_else(PoisonError::into_inner);

@@ -81,7 +81,7 @@ impl Ways {
         let envelope = Envelope::from(&source.content);
         let sender = String::from_utf8_lossy(&source.content.sender);
         for one in deferred {
-            if one.words.can_be_offered() {
+            if one.words.needs_facts() {
                 one.standing = self.standing(
                     instance,
                     &envelope,

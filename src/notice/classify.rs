@@ -29,10 +29,16 @@ const STATUSES: [(&str, Failure); 5] = [
 ///
 /// Not here on purpose: `lost connection with … while receiving the STARTTLS response` (4.4.2). It may be the network,
 /// and plain text would not help: Postfix sends STARTTLS at level `may` too, and does not fall back after it.
-const PROSE: [(&str, &str, Failure); 15] = [
+const PROSE: [(&str, &str, Failure); 18] = [
     // src/smtp/smtp_proto.c, Postfix 3.11: 5.7.10 and 5.7.30, for a message sent with REQUIRETLS (RFC 8689).
     ("REQUIRETLS Failure: ", "", Failure::RequireTls),
     ("Sender requested REQUIRETLS", "", Failure::RequireTls),
+    // src/smtp/smtp_connect.c, 3.11: 4.7.10. The table smtp_requiretls_policy is ours.
+    (
+        "REQUIRETLS policy configuration error",
+        "",
+        Failure::LocalFault,
+    ),
     // src/smtp/smtp_proto.c, smtp_helo(): 4.7.4; the server's own status; 4.7.5; 4.7.0.
     (
         "TLS is required, but was not offered by host ",
@@ -70,6 +76,15 @@ const PROSE: [(&str, &str, Failure); 15] = [
     // The same file: our own settings or our own DNS.
     ("client TLS configuration problem", "", Failure::LocalFault),
     ("TLSA lookup error for ", "", Failure::LocalFault),
+    // 4.3.0: a table of smtp_tls_per_site cannot be asked.
+    ("Temporary lookup error", "", Failure::LocalFault),
+    // src/smtp/smtp_connect.c, 4.3.0. Since 3.10 all that is said when no MX host fits the MTA-STS policy of the domain; but
+    // it is also an excuse of Postfix's for want of any other error, so the policy itself decides.
+    (
+        "server unavailable or unable to receive mail",
+        "",
+        Failure::Policy,
+    ),
 ];
 
 /// The kind of failure, from what the machine-readable part of a notice says of a recipient.
@@ -197,6 +212,17 @@ mod tests {
                 "4.7.5",
                 "TLS is required, but our TLS engine is unavailable",
                 Failure::LocalFault,
+            ),
+            ("4.3.0", "Temporary lookup error", Failure::LocalFault),
+            (
+                "4.7.10",
+                "REQUIRETLS policy configuration error. The last attempted server was mx.test",
+                Failure::LocalFault,
+            ),
+            (
+                "4.3.0",
+                "server unavailable or unable to receive mail",
+                Failure::Policy,
             ),
             (
                 "5.7.10",

@@ -221,7 +221,7 @@ fn open(store: &Store, config: &Config, notice: &Notice) -> Result<CaseId, Troub
 fn ask_the_mover(config: &Config, key: &MessageKey, deferred: &mut [Deferred]) {
     let mut doubtful: Vec<&mut Deferred> = deferred
         .iter_mut()
-        .filter(|one| one.words.can_be_offered())
+        .filter(|one| one.words.needs_facts())
         .collect();
     let asked: Vec<Asked> = doubtful
         .iter()
