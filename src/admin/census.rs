@@ -38,6 +38,7 @@ pub(super) fn run(options: &CensusOptions, config: &Path) -> Done {
     logging::start("posttls/census", &config.log.target);
     let store = Store::open(&config.store.path, false)?;
     let instance = Instance::load(&config.encrypt.config_dir)?;
+    let may = Instance::load(&config.may.config_dir)?;
     let stop = Arc::new(AtomicBool::new(false));
     for signal in [SIGINT, SIGTERM] {
         signal_hook::flag::register(signal, Arc::clone(&stop))?;
@@ -46,6 +47,7 @@ pub(super) fn run(options: &CensusOptions, config: &Path) -> Done {
         store: &store,
         instance: &instance,
         ways: &Ways::new(&config.encrypt.remote_hosts),
+        may: &may,
         config: &config,
         dry_run: options.dry_run,
     };
@@ -101,6 +103,10 @@ fn table(summary: &Summary, dry_run: bool) -> String {
             "changed queues meanwhile; the next census sees them",
         ),
         (summary.unreadable, "could not be read; the log says why"),
+        (
+            summary.strays,
+            "on hold, of a move that the journal does not know, perhaps; the log and `posttls check` say more",
+        ),
     ];
     for (count, what) in lines {
         // Writing to a string does not fail.

@@ -20,7 +20,7 @@ use crate::exit::Exit;
 use crate::link::Keys;
 use crate::logging;
 use crate::mover::control::{self, Order, Report};
-use crate::mover::{Desk, Engine};
+use crate::mover::{Desk, Engine, reconcile};
 use crate::postfix::Instance;
 
 #[derive(Serialize)]
@@ -118,6 +118,7 @@ fn by_myself(config: &Config, store: Arc<Store>, order: &Order) -> Result<Report
     let encrypt = Instance::load(&config.encrypt.config_dir)?;
     let may = Instance::load(&config.may.config_dir)?;
     let _lock = control::lock(&config.mover.run_dir, &may.queue_directory)?;
+    reconcile(&store, &encrypt, &may)?;
     let engine = Arc::new(Engine::new(
         Arc::clone(&store),
         encrypt,

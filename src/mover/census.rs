@@ -10,6 +10,7 @@ use std::fmt;
 use log::warn;
 use serde::Serialize;
 
+use super::reconcile::{reconcile, strays};
 use super::{MoveError, Ways, late, source};
 use crate::address::Address;
 use crate::case::store::{Store, StoreError};
@@ -29,6 +30,8 @@ pub struct Census<'a> {
     pub instance: &'a Instance,
     /// Who finds out what words do not tell.
     pub ways: &'a Ways,
+    /// The instance with opportunistic TLS.
+    pub may: &'a Instance,
     /// Who is asked, and about what.
     pub config: &'a Config,
     /// Only count what would be recorded?
@@ -56,6 +59,9 @@ pub enum CensusError {
     /// The list broke off.
     #[error(transparent)]
     Listing(#[from] ListingError),
+    /// A hold queue can't be read.
+    #[error(transparent)]
+    Hold(#[from] MoveError),
 }
 
 /// What a census has seen, in messages but for `recipients`.
@@ -81,6 +87,8 @@ pub struct Summary {
     pub moved: u64,
     /// Could not be read or understood; the log says why.
     pub unreadable: u64,
+    /// On hold in either instance, and left there by a move that the journal does not know, perhaps.
+    pub strays: u64,
     /// Did it come to the end of the queue?
     pub complete: bool,
 }
@@ -91,7 +99,8 @@ impl fmt::Display for Summary {
         write!(
             f,
             "census: {} messages, {} deferred, {} with a TLS failure: {} new cases, {} joined by recipients, {} known, \
-             {} internal; {} recipients recorded, {} moved meanwhile, {} unreadable{end}",
+             {} internal; {} recipients recorded, {} moved meanwhile, {} unreadable, {} on hold \
+             that no journal knows{end}",
             self.messages,
             self.deferred,
             self.stuck,
@@ -101,7 +110,8 @@ impl fmt::Display for Summary {
             self.internal,
             self.recipients,
             self.moved,
-            self.unreadable
+            self.unreadable,
+            self.strays
         )
     }
 }
@@ -112,7 +122,10 @@ impl Census<'_> {
     /// # Errors
     /// When the queue can't be listed, or the store fails. A message that can't be read is logged and counted.
     pub fn run(&self, progress: &mut dyn FnMut(&Summary) -> Go) -> Result<Summary, CensusError> {
-        let mut summary = Summary::default();
+        let mut summary = Summary {
+            strays: self.reconcile()?,
+            ..Summary::default()
+        };
         let mut listing = self.instance.list()?;
         for entry in &mut listing {
             summary.messages += 1;
@@ -165,6 +178,13 @@ impl Census<'_> {
             _ => {}
         }
         Ok(())
+    }
+
+    fn reconcile(&self) -> Result<u64, MoveError> {
+        if self.dry_run {
+            return Ok(strays(self.store, self.instance, self.may)?.len() as u64);
+        }
+        reconcile(self.store, self.instance, self.may)
     }
 
     fn examine(&self, queue: Queue, id: &QueueId, summary: &mut Summary) -> Result<(), MoveError> {

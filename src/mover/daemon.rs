@@ -17,6 +17,7 @@ use super::control::{self, ControlError};
 use super::courier::CourierKeeper;
 use super::engine::Engine;
 use super::facts;
+use super::reconcile::reconcile;
 use super::retries::{RETRY_TICK, Retries};
 use super::supervise::Supervisor;
 use super::watch::Watch;
@@ -148,6 +149,15 @@ pub fn run(config_path: &Path) -> Result<(), DaemonError> {
         keys,
         &config,
     ));
+    // Before any move: what a store that was restored does not know lies in the queues.
+    match engine.pair() {
+        Ok(pair) => drop(
+            reconcile(&store, &pair.encrypt, &pair.may).inspect_err(|error| {
+                error!("{error}; the hold queues are not compared with the journal now")
+            }),
+        ),
+        Err(error) => error!("{error}"),
+    }
     Lookout::start(&engine);
     // What a crash has left undone comes before any new decision.
     let mut retries = Retries::default();

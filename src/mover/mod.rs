@@ -17,6 +17,7 @@ mod facts;
 mod handover;
 mod late;
 mod lookout;
+mod reconcile;
 mod recovery;
 mod retention;
 mod retries;
@@ -42,6 +43,7 @@ pub use daemon::{DaemonError, run};
 pub use desk::{Desk, DeskError};
 pub use engine::{Engine, Progress};
 pub use lookout::Lookout;
+pub use reconcile::{Stray, reconcile, strays};
 pub use supervise::Supervisor;
 pub use sweep::Sweep;
 pub use ways::{Envelope, Ways, ask_route, own_hops};
@@ -96,6 +98,14 @@ pub enum MoveError {
         path: PathBuf,
         /// What is wrong, and where.
         source: QueueFileError,
+    },
+    /// A queue can't be listed.
+    #[error("cannot list the messages in {path}: {source}")]
+    Listing {
+        /// The queue.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
     },
     /// A watched queue file is not understood.
     #[error("a message that is watched: {0}; look at it with postcat")]

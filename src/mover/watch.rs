@@ -142,6 +142,7 @@ impl Watch {
             store: &self.store,
             instance: &pair.encrypt,
             ways: self.engine.ways(),
+            may: &pair.may,
             config,
             dry_run: false,
         }

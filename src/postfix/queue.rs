@@ -142,6 +142,36 @@ impl Instance {
         Ok(())
     }
 
+    /// The messages in `queue`, finished or not, wherever it is hashed to. What changes meanwhile may be missed.
+    ///
+    /// # Errors
+    /// When the queue can't be read.
+    pub fn messages(&self, queue: Queue) -> io::Result<Vec<(QueueId, PathBuf)>> {
+        let mut found = Vec::new();
+        let mut directories = vec![(self.queue_directory.join(queue.as_str()), 0)];
+        while let Some((directory, depth)) = directories.pop() {
+            let entries = match std::fs::read_dir(&directory) {
+                Err(error) if depth > 0 && error.kind() == io::ErrorKind::NotFound => continue,
+                entries => entries?,
+            };
+            for entry in entries {
+                let entry = entry?;
+                let id = entry
+                    .file_name()
+                    .to_str()
+                    .and_then(|name| name.parse().ok());
+                match (entry.file_type(), id) {
+                    (Ok(kind), _) if kind.is_dir() && depth < MOST_HASHING => {
+                        directories.push((entry.path(), depth + 1));
+                    }
+                    (Ok(kind), Some(id)) if kind.is_file() => found.push((id, entry.path())),
+                    _ => {}
+                }
+            }
+        }
+        Ok(found)
+    }
+
     fn glance(&self, id: &QueueId) -> io::Result<Option<Queue>> {
         for queue in Queue::ALL {
             if self.holds(queue, id)? {

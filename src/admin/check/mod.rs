@@ -8,6 +8,7 @@ mod boot;
 mod context;
 mod ear;
 mod handshake;
+mod holds;
 mod hook;
 mod instances;
 mod mail;
@@ -184,6 +185,7 @@ const CHECKS: &[(&str, Check)] = &[
     ("store", store::opens),
     ("store-integrity", store::integrity),
     ("conflicts", store::conflicts),
+    ("hold-queues", holds::holds),
     ("decisions", store::decisions),
     ("odd-notices", store::odd_notices),
     ("clock", store::clock),

@@ -29,6 +29,7 @@ mod resolve;
 mod retention;
 mod senders;
 mod statistics;
+mod strays;
 mod waiting;
 
 use std::path::{Path, PathBuf};

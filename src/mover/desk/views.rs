@@ -40,7 +40,9 @@ impl Desk {
         let mut recipients = Vec::with_capacity(decided.recipients.len());
         let waits = decided.recipients.iter().any(|(one, _)| is_decided(one));
         let held = case.held_at.is_some() && case.state != CaseState::Closed;
-        let hindered = waits && self.store.hindrance(case.id)?.is_some();
+        let hindered = waits
+            && (self.store.hindrance(case.id)?.is_some()
+                || !self.store.conflicts(case.id)?.is_empty());
         for (recipient, outcome) in &decided.recipients {
             let may_remember = recipient.state.is_open() && self.may_remember(case, recipient)?;
             let mut view = recipient_view(recipient, may_remember, *outcome);
