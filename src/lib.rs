@@ -31,6 +31,7 @@ pub mod case;
 pub mod config;
 #[cfg(feature = "programs")]
 pub mod confine;
+pub mod connect;
 #[cfg(feature = "programs")]
 pub mod courier;
 pub mod domain;

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::{Host, Standing};
 use crate::address::Address;
 use crate::case::MessageKey;
-use crate::postfix::connect_within;
+use crate::connect;
 use crate::web::protocol::{receive, send};
 
 /// The longest question and answer, in octets.
@@ -96,7 +96,7 @@ fn exchange(
     if recipients.is_empty() {
         return Ok(());
     }
-    let stream = connect_within(path, deadline)?;
+    let stream = connect::within(path, deadline.saturating_duration_since(Instant::now()))?;
     for part in recipients.chunks(RECIPIENTS) {
         let left = deadline.saturating_duration_since(Instant::now());
         if left.is_zero() {

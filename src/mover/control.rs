@@ -2,7 +2,7 @@
 //!
 //! It lies in a directory that only root can enter, and it speaks the framing of [`crate::web::protocol`].
 
-use std::fs::{self, File, Permissions};
+use std::fs::{self, Permissions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _};
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -12,7 +12,6 @@ use std::thread;
 use std::time::Duration;
 
 use log::{error, warn};
-use rustix::fs::{FlockOperation, flock};
 use rustix::net::sockopt::socket_peercred;
 use rustix::process::geteuid;
 use serde::de::DeserializeOwned;
@@ -20,9 +19,17 @@ use serde::{Deserialize, Serialize};
 
 use super::Desk;
 use super::desk::{Decided, DeskError};
+pub use super::lock::Lock;
+use super::lock::{self, LockError};
 use crate::address::Address;
 use crate::case::{Action, Actor, Case, CaseId, Outcome, Recipient};
+use crate::connect;
 use crate::web::protocol::{MAX_ANSWER, MAX_QUESTION, receive, send};
+
+/// For a question to come whole, and for its answer to be taken.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// For a mover of another version to say that it is there.
+const PRESENCE: Duration = Duration::from_secs(2);
 
 /// A decision by the admin.
 #[derive(Debug, Serialize, Deserialize)]
@@ -105,11 +112,6 @@ pub enum ControlError {
     Running(PathBuf),
 }
 
-/// Says that this process is the only mover, for as long as it lives.
-pub struct Lock {
-    _directory: File,
-}
-
 /// Makes `run_dir` if there is none. One that is there is looked at and never changed: it may be any directory of the
 /// system, by a mistake in the configuration.
 fn own_directory(run_dir: &Path) -> Result<(), ControlError> {
@@ -152,29 +154,26 @@ fn own_directory(run_dir: &Path) -> Result<(), ControlError> {
     Ok(())
 }
 
-/// Becomes the only mover that uses `run_dir` and moves mail into the queues below `spool`. The lock is on the spool
-/// itself: whatever two configurations say, two movers of one instance have that in common.
+/// Becomes the only mover that uses `run_dir` and moves mail into the queues below `spool`. The lock is in the spool:
+/// whatever two configurations say, two movers of one instance have that in common.
 ///
 /// # Errors
 /// When another one is running, or a directory can't be used.
 pub fn lock(run_dir: &Path, spool: &Path) -> Result<Lock, ControlError> {
-    let fault = |path: &Path, doing| {
-        let path = path.to_owned();
-        move |source| ControlError::File {
+    own_directory(run_dir)?;
+    let answers = || matches!(ping(run_dir, PRESENCE), Ok(Some(_)));
+    lock::take(spool, answers).map_err(|error| match error {
+        LockError::Taken => ControlError::Running(spool.to_owned()),
+        LockError::File {
             path,
             doing,
             source,
-        }
-    };
-    own_directory(run_dir)?;
-    let directory = File::open(spool).map_err(fault(spool, "open the queue directory"))?;
-    match flock(&directory, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(Lock {
-            _directory: directory,
-        }),
-        Err(rustix::io::Errno::WOULDBLOCK) => Err(ControlError::Running(spool.to_owned())),
-        Err(error) => Err(fault(spool, "lock the queue directory")(error.into())),
-    }
+        } => ControlError::File {
+            path,
+            doing,
+            source,
+        },
+    })
 }
 
 fn socket(run_dir: &Path) -> PathBuf {
@@ -232,7 +231,8 @@ fn is_ours(stream: &UnixStream) -> io::Result<()> {
 
 fn answer(stream: &UnixStream, desk: &Desk) -> io::Result<()> {
     is_ours(stream)?;
-    stream.set_read_timeout(Some(Duration::from_secs(10)))?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.set_write_timeout(Some(PATIENCE))?;
     match receive::<Request>(stream, MAX_QUESTION)? {
         None => Ok(()),
         Some(Request::Order(order)) => send(stream, &carry_out(&order, desk), MAX_ANSWER),
@@ -322,7 +322,7 @@ fn exchange<T: DeserializeOwned>(
             source,
         }
     };
-    let stream = match UnixStream::connect(&path) {
+    let stream = match connect::within(&path, patience) {
         Ok(stream) => stream,
         Err(error)
             if matches!(
@@ -334,9 +334,6 @@ fn exchange<T: DeserializeOwned>(
         }
         Err(error) => return Err(fault("connect to the mover")(error)),
     };
-    stream
-        .set_read_timeout(Some(patience))
-        .map_err(fault("set a time-out"))?;
     send(&stream, question, MAX_QUESTION).map_err(fault("ask the mover"))?;
     let answer = receive(&stream, MAX_ANSWER).map_err(fault("read the mover's answer"))?;
     answer

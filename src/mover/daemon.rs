@@ -204,9 +204,10 @@ pub fn run(config_path: &Path) -> Result<(), DaemonError> {
         let courier = Arc::clone(&courier);
         thread::spawn(move || courier.run())
     };
-    let retrying = Arc::clone(&desk);
+    let (retrying, waking) = (Arc::clone(&desk), Arc::clone(&engine));
     thread::spawn(move || {
         loop {
+            waking.wake_again();
             if !retries.run(&store, &retrying) {
                 thread::sleep(RETRY_TICK);
             }

@@ -3,6 +3,7 @@
 
 use std::collections::HashSet;
 use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
@@ -10,7 +11,7 @@ use log::{debug, info, warn};
 
 use super::source::Source;
 use super::steps::Steps;
-use super::{Envelope, Lookout, MoveError, Ways, late, source};
+use super::{Envelope, Lookout, MoveError, Ways, handover, late, source};
 use crate::address::Address;
 use crate::case::store::{Decider, Move, MoveId, MoveRecipient, Refused, Store};
 use crate::case::{Action, Actor, CaseId, Failure, MessageKey, MoveStep, policy};
@@ -73,6 +74,8 @@ pub struct Engine {
     pair: RwLock<Arc<Pair>>,
     busy: Mutex<HashSet<CaseId>>,
     freed: Condvar,
+    /// Did the queue manager of the may instance not take the last request? See [`Engine::wake_again`].
+    unheard: AtomicBool,
 }
 
 /// Says that a case is being worked on, until it is dropped.
@@ -110,6 +113,7 @@ impl Engine {
             pair: RwLock::new(Arc::new(Pair { encrypt, may })),
             busy: Mutex::default(),
             freed: Condvar::new(),
+            unheard: AtomicBool::new(false),
         }
     }
 
@@ -145,6 +149,20 @@ impl Engine {
         info!("read the settings of both instances again: a main.cf has changed");
         *self.pair.write().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&fresh);
         Ok(fresh)
+    }
+
+    /// Asks the queue manager of the may instance once more to look for what it was given, if it took no request before.
+    pub fn wake_again(&self) {
+        if !self.unheard.load(Ordering::Relaxed) {
+            return;
+        }
+        let may = &Arc::clone(&self.pair.read().unwrap_or_else(PoisonError::into_inner)).may;
+        if handover::wake(may, &self.unheard).is_ok() {
+            info!(
+                "{}: takes requests again, and sends what it was given meanwhile",
+                handover::socket(may).display()
+            );
+        }
     }
 
     /// Waits until no move is under way, at most for `patience`.
@@ -247,6 +265,7 @@ impl Engine {
             encrypt: &pair.encrypt,
             may: &pair.may,
             key,
+            unheard: &self.unheard,
             expect: &|copy| self.lookout.expect(&pair, case, key, copy),
             catch_up: &|| self.lookout.pump(),
             refused: &|source, journal| self.changed(&pair.encrypt, key, source, journal),

@@ -8,21 +8,23 @@
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::{FileTypeExt as _, OpenOptionsExt as _};
-use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use rustix::fs::OFlags;
 
 use super::copy;
+use crate::connect;
 use crate::postfix::{Instance, Queue, QueueId};
 
 /// To qmgr(8): forget which destinations are dead (F), then look into the incoming queue (I). Without the first, mail
 /// for a server that failed lately is deferred untried (global/qmgr_user.h).
 const LOOK: &[u8] = b"FI";
 
-/// A queue manager that takes no request within so long is not running.
-const PATIENCE: Duration = Duration::from_secs(2);
+/// A queue manager takes a request at once, however busy it is: the kernel keeps it until it is read. One whose queue of
+/// requests is full does not run, or hangs.
+const PATIENCE: Duration = Duration::from_millis(500);
 
 /// Where the queue manager of `may` takes requests.
 pub fn socket(may: &Instance) -> PathBuf {
@@ -44,16 +46,26 @@ pub fn to_incoming(may: &Instance, name: &QueueId) -> io::Result<bool> {
 }
 
 /// Asks the queue manager to look into the incoming queue now. Fails when the instance is stopped, and that is no harm:
-/// it looks there when it starts.
-pub fn wake(may: &Instance) -> io::Result<()> {
+/// it looks there when it starts. One that hangs has other requests before it, and sees the copy when it comes to those.
+///
+/// `unheard` says whether the last request failed. Then this one is not waited for: thousands of moves may come after it.
+pub fn wake(may: &Instance, unheard: &AtomicBool) -> io::Result<()> {
+    let patience = match unheard.load(Ordering::Relaxed) {
+        true => Duration::ZERO,
+        false => PATIENCE,
+    };
+    let result = ask_to_look(may, patience);
+    unheard.store(result.is_err(), Ordering::Relaxed);
+    result
+}
+
+fn ask_to_look(may: &Instance, patience: Duration) -> io::Result<()> {
     let path = socket(may);
     // A master.cf from before Postfix 2.12 says `fifo`.
     if fs::metadata(&path)?.file_type().is_fifo() {
         write_to_fifo(&path)
     } else {
-        let mut stream = UnixStream::connect(&path)?;
-        stream.set_write_timeout(Some(PATIENCE))?;
-        stream.write_all(LOOK)
+        connect::within(&path, patience)?.write_all(LOOK)
     }
 }
 

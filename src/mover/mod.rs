@@ -16,6 +16,7 @@ mod engine;
 mod facts;
 mod handover;
 mod late;
+mod lock;
 mod lookout;
 mod reconcile;
 mod recovery;

@@ -429,6 +429,7 @@ fn without_source(
         id: id.clone(),
         case,
         copy: Some((copy.file.id.clone(), copy.file.queue)),
+        held: false,
         recipients,
         why: format!(
             "{UNKNOWN}: {whose}; {}{chmod}",

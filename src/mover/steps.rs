@@ -13,6 +13,7 @@
 //! source is *sealed* (mode 0600) from before the first mark until the journal says `marked`: so a mark in a sealed source
 //! is ours, and while the journal says `begun` one in a source that is not sealed is somebody else's.
 
+use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
 use fail::fail_point;
@@ -34,6 +35,8 @@ pub struct Steps<'a> {
     pub encrypt: &'a Instance,
     pub may: &'a Instance,
     pub key: &'a MessageKey,
+    /// Did the queue manager of the may instance not take the last request?
+    pub unheard: &'a AtomicBool,
     /// Told of a copy before the may instance gets it.
     pub expect: &'a dyn Fn(&QueueId),
     /// After this the store says how recipients have ended, as far as that was seen.
@@ -283,9 +286,9 @@ impl Steps<'_> {
                 info!("{}, handed to the may instance as {copy}", shown(self.key));
             }
             // Also when a mover that died had handed it over: it may not have come to this.
-            if let Err(error) = handover::wake(self.may) {
+            if let Err(error) = handover::wake(self.may, self.unheard) {
                 warn!(
-                    "{}: {}: {error}; is the may instance stopped? It sends {copy} when it starts",
+                    "{}: {}: {error}; is the may instance stopped, or does its queue manager hang? It sends {copy} when it runs again",
                     self.key.queue_id,
                     handover::socket(self.may).display()
                 );

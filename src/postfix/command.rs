@@ -107,18 +107,23 @@ fn listen(child: &mut Child, deadline: Instant) -> io::Result<[Vec<u8>; 2]> {
             }
         }
     }
+    wait_for_end(child, deadline)?;
+    Ok(said)
+}
+
+/// Waits until a child has ended, and leaves it to be reaped.
+pub(super) fn wait_for_end(child: &Child, deadline: Instant) -> io::Result<()> {
     let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
     let pid = pid.ok_or_else(|| io::Error::other("it has no process ID"))?;
     let ended = pidfd_open(pid, PidfdFlags::empty())?;
     wait(
         &mut [PollFd::from_borrowed_fd(ended.as_fd(), PollFlags::IN)],
         deadline,
-    )?;
-    Ok(said)
+    )
 }
 
 /// Waits until one of these is ready.
-fn wait(files: &mut [PollFd<'_>], deadline: Instant) -> io::Result<()> {
+pub(super) fn wait(files: &mut [PollFd<'_>], deadline: Instant) -> io::Result<()> {
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
         let left = Timespec::try_from(left).map_err(io::Error::other)?;

@@ -6,10 +6,13 @@ use std::fmt;
 use std::io::{self, BufRead, BufReader, Read};
 use std::process::{Child, ChildStderr, ChildStdout, Stdio};
 use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
 
+use rustix::event::{PollFd, PollFlags};
 use serde::Deserialize;
 use serde::de::{IgnoredAny, SeqAccess, Visitor};
 
+use super::command::{wait, wait_for_end};
 use super::instance::{Instance, PostfixError, why_it_failed};
 use super::{Queue, QueueId};
 
@@ -59,10 +62,24 @@ pub enum ListingError {
     },
 }
 
+/// The longest pause that `postqueue` may make: showq(8), which it asks, may hang.
+const SILENCE: Duration = Duration::from_secs(60);
+
+/// Its output, with that limit.
+struct Patient(ChildStdout);
+
+impl Read for Patient {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let mut output = [PollFd::new(&self.0, PollFlags::IN)];
+        wait(&mut output, Instant::now() + SILENCE)?;
+        self.0.read(buffer)
+    }
+}
+
 /// A running `postqueue -j`. Ended when it is dropped.
 pub struct Listing {
     child: Child,
-    lines: Lines<BufReader<ChildStdout>>,
+    lines: Lines<BufReader<Patient>>,
     said: Option<JoinHandle<String>>,
 }
 
@@ -90,7 +107,7 @@ impl Instance {
         Ok(Listing {
             child,
             lines: Lines {
-                reader: BufReader::new(output),
+                reader: BufReader::new(Patient(output)),
                 line: 0,
                 longest: MAX_LINE,
             },
@@ -122,7 +139,8 @@ impl Listing {
     /// When `postqueue` has failed.
     pub fn finish(mut self) -> Result<(), PostfixError> {
         let program = "postqueue -j".to_owned();
-        let status = match self.child.wait() {
+        let ended = wait_for_end(&self.child, Instant::now() + SILENCE);
+        let status = match ended.and_then(|()| self.child.wait()) {
             Ok(status) => status,
             Err(source) => return Err(PostfixError::Run { program, source }),
         };

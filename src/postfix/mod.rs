@@ -35,5 +35,5 @@ pub use queue::Queue;
 pub use queue_file::{QueueFile, QueueFileError, Recipient, RecipientState, Size};
 pub use queue_id::{BadQueueId, QueueId};
 pub use record::{Record, RecordError, RecordReader};
-pub use resolve::{Resolved, connect_within, resolve};
+pub use resolve::{Resolved, resolve};
 pub use settings::{Service, Settings};

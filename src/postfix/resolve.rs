@@ -2,16 +2,13 @@
 //! (Postfix src/global/resolve_clnt.c; attributes are names and values, each ended by a NUL, and an empty name ends them.)
 
 use std::io::{self, Read, Write as _};
-use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
+use crate::connect;
 
 /// How long trivial-rewrite may take: it may have tables to ask.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// Between two tries to connect to a service whose queue of connections is full.
-const PAUSE: Duration = Duration::from_millis(20);
 /// Octets of the longest reply.
 const MOST: usize = 64 * 1024;
 
@@ -49,9 +46,7 @@ impl Resolved {
 /// When it does not answer, or could not look something up.
 pub fn resolve(path: &Path, sender: &str, address: &str) -> io::Result<Resolved> {
     let deadline = Instant::now() + PATIENCE;
-    let mut stream = connect_within(path, deadline)?;
-    stream.set_read_timeout(Some(PATIENCE))?;
-    stream.set_write_timeout(Some(PATIENCE))?;
+    let mut stream = connect::within(path, PATIENCE)?;
     let mut request = Vec::new();
     for word in ["request", "resolve", "sender", sender, "address", address] {
         if word.contains('\0') {
@@ -70,29 +65,6 @@ pub fn resolve(path: &Path, sender: &str, address: &str) -> io::Result<Resolved>
         return Err(io::Error::other("a look-up failed; Postfix's log has more"));
     }
     Ok(reply)
-}
-
-/// Connects, but waits no longer than until `deadline` for a service that takes no connection.
-///
-/// # Errors
-/// When there is none, or it takes none in time.
-pub fn connect_within(path: &Path, deadline: Instant) -> io::Result<UnixStream> {
-    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-    let address = SocketAddrUnix::new(path)?;
-    loop {
-        let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
-        match connect(&socket, &address) {
-            Ok(()) => {
-                let stream = UnixStream::from(socket);
-                stream.set_nonblocking(false)?;
-                return Ok(stream);
-            }
-            // A Unix socket is connected at once, or its queue of connections is full.
-            Err(rustix::io::Errno::AGAIN) if Instant::now() < deadline => std::thread::sleep(PAUSE),
-            Err(rustix::io::Errno::AGAIN) => return Err(io::ErrorKind::TimedOut.into()),
-            Err(error) => return Err(error.into()),
-        }
-    }
 }
 
 fn read_reply(stream: &mut impl Read, deadline: Instant) -> io::Result<Resolved> {

@@ -4,6 +4,10 @@ use std::io;
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::Command;
+use std::time::Duration;
+
+/// How long `getent` may take.
+const LIMIT: Duration = Duration::from_secs(10);
 
 /// A user's name and numbers.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -98,18 +102,23 @@ pub fn group(name: &str) -> Result<u32, UserError> {
         .ok_or_else(unknown)
 }
 
-/// The line that `getent` has for a name; empty when it has none.
-fn entry(database: &str, name: &str) -> Result<String, UserError> {
-    let output = Command::new("getent")
+/// A directory service that does not answer must not keep us for ever.
+fn getent(database: &str, name: &str) -> std::io::Result<std::process::Output> {
+    let mut command = Command::new("getent");
+    command
         .env_clear()
         .env("PATH", super::instance::PROGRAM_PATH)
-        .args([database, name])
-        .output()
-        .map_err(|source| UserError::Run {
-            database: database.to_owned(),
-            name: name.to_owned(),
-            source,
-        })?;
+        .args([database, name]);
+    super::command::output(&mut command, LIMIT)
+}
+
+/// The line that `getent` has for a name; empty when it has none.
+fn entry(database: &str, name: &str) -> Result<String, UserError> {
+    let output = getent(database, name).map_err(|source| UserError::Run {
+        database: database.to_owned(),
+        name: name.to_owned(),
+        source,
+    })?;
     Ok(String::from_utf8_lossy(&output.stdout)
         .trim_end()
         .to_owned())
@@ -139,12 +148,7 @@ pub fn lookup(name: &str) -> Result<User, UserError> {
 
 /// The login name of a user number. `None` when nobody has it, or the system can't be asked.
 pub fn name_of(uid: u32) -> Option<String> {
-    let output = Command::new("getent")
-        .env_clear()
-        .env("PATH", super::instance::PROGRAM_PATH)
-        .args(["passwd", &uid.to_string()])
-        .output()
-        .ok()?;
+    let output = getent("passwd", &uid.to_string()).ok()?;
     let text = String::from_utf8_lossy(&output.stdout);
     let name = text.split(':').next()?;
     (!name.is_empty()).then(|| name.to_owned())

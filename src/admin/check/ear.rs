@@ -14,6 +14,7 @@ use rustix::fs::{FlockOperation, MemfdFlags, flock, memfd_create};
 
 use super::context::Context;
 use super::{Outcome, Skip, Verdict};
+use crate::connect;
 use crate::ear::socketmap::{CHECK, NOT_FOUND, netstring};
 use crate::postfix::settings::list;
 use crate::postfix::user::{self, Access};
@@ -183,9 +184,7 @@ fn tables(settings: &Settings) -> Result<(), String> {
 fn ask(socket: &Path) -> io::Result<Option<bool>> {
     let locked = File::from(memfd_create("posttls-check", MemfdFlags::CLOEXEC)?);
     flock(&locked, FlockOperation::LockShared)?;
-    let mut stream = UnixStream::connect(socket)?;
-    stream.set_read_timeout(Some(PATIENCE))?;
-    stream.set_write_timeout(Some(PATIENCE))?;
+    let mut stream = connect::within(socket, PATIENCE)?;
     stream.write_all(&netstring(CHECK))?;
     let answer = read_netstring(&mut stream)?;
     if NOT_FOUND == netstring(&answer) {
