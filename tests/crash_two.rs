@@ -197,6 +197,9 @@ fn x_is_not_sent_to_again(events: &[Event], zoe_gets: Action) {
         _ => ("deleted", 0),
     };
     stage.wait("the end", || (stage.states(id)[Z] == end).then_some(()));
+    if zoe_gets == Action::Send {
+        stage.arrival(Z);
+    }
     moving::recovered(stage, "at the end");
     assert_eq!((scene.count(X), scene.count(Z)), (1, mails), "{events:?}");
 }
