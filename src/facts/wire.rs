@@ -123,7 +123,7 @@ fn exchange(
 /// # Errors
 /// When the mover can't be asked, or takes too long.
 pub fn locks_of(run_dir: &Path, process: i32, patience: Duration) -> io::Result<Vec<u64>> {
-    let stream = connect_within(&socket(run_dir), Instant::now() + patience)?;
+    let stream = connect::within(&socket(run_dir), patience)?;
     stream.set_read_timeout(Some(patience))?;
     stream.set_write_timeout(Some(patience))?;
     send(&stream, &Request::Locks(process), MOST)?;
