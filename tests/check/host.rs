@@ -51,14 +51,16 @@ pub fn users_and_files(clinic: &mut Clinic) {
             ("store-access", "skip"),
         ],
     );
-    for (file, check) in [
-        ("posttls.toml", "configuration-access"),
-        ("key", "link-key"),
+    // The ear is the same user, and can't work without the configuration.
+    let deaf = [("may-ear", "warn")];
+    for (file, check, ear) in [
+        ("posttls.toml", "configuration-access", &deaf[..]),
+        ("key", "link-key", &[]),
     ] {
         clinic.ill(
             "a secret that the hook can't read",
             |c| c.mode(file, 0o600),
-            &with(&[(check, "fail")], &unable),
+            &with(&with(&[(check, "fail")], &unable), ear),
             |_| {},
         );
         clinic.ill(

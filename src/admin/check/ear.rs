@@ -100,7 +100,7 @@ pub(super) fn ear(at: &Context<'_>) -> Outcome {
                  is not known"
             ),
             "its /proc has no locks (as with ProcSubset=pid in Debian 13's unit of the may instance), and posttls-httpd, \
-             which it asks then, does not answer: start posttls-httpd, and read its log",
+             which it asks then, does not answer: start posttls-httpd; or it can't read the configuration: read its log",
         ));
     }
     if !missing.contains(&TABLES[0]) && !settings.get(TABLES[0]).contains("regexp:") {
