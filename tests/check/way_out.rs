@@ -57,6 +57,17 @@ pub fn alike_and_open(clinic: &mut Clinic) {
         },
         &[],
     );
+    // Nobody listens at the discard port.
+    clinic.broken(
+        "a content filter that must offer TLS",
+        |c| c.set(Encrypt, "content_filter=smtp:[127.0.0.1]:9"),
+        &[("own-hops", "warn")],
+    );
+    clinic.broken(
+        "policies that can't be asked",
+        |c| c.set(Encrypt, "smtp_tls_policy_maps=regexp:/nowhere"),
+        &[("tls-policies", "fail")],
+    );
     // Who had these rules in smtpd_recipient_restrictions alone, and put ours in their place.
     let none = "smtpd_relay_restrictions=";
     let ours =
