@@ -32,6 +32,19 @@ impl Domain {
         address.domain().parse().ok()
     }
 
+    /// The form of an address in which every spelling of its domain is the same. The local part stays as it is: only its
+    /// own mail server knows what is alike there (RFC 5321 section 2.4).
+    pub fn canonical(address: &Address) -> Address {
+        let Some((local, _)) = address.as_str().rsplit_once('@') else {
+            return address.clone();
+        };
+        let domain = Self::of(address).map_or_else(|| address.domain(), String::from);
+        // It only gets too long where it was too long already.
+        format!("{local}@{domain}")
+            .parse()
+            .unwrap_or_else(|_| address.clone())
+    }
+
     /// As [`Domain::of`]; where that is no well-formed name, the nearest domain above it that is one. What must hold
     /// for a domain holds for everything below it, however oddly that is spelt.
     pub fn nearest(address: &Address) -> Option<Self> {
@@ -144,6 +157,22 @@ mod tests {
             assert_eq!(domain(text).as_str(), "xn--mller-kva.example", "{text}");
         }
         assert_eq!(domain("A_b.Example").as_str(), "a_b.example");
+    }
+
+    #[test]
+    fn spellings_of_a_domain_are_one_person_and_those_of_a_name_are_not() {
+        for (text, canonical) in [
+            ("Alice@Sender.TEST", "Alice@sender.test"),
+            ("a@MÜLLER.example.", "a@xn--mller-kva.example"),
+            ("a@b@C.test", "a@b@c.test"),
+            ("a@[IPv6:2001:DB8::1]", "a@[ipv6:2001:db8::1]"),
+            ("Root", "Root"),
+        ] {
+            let address: Address = text.parse().unwrap();
+            let once = Domain::canonical(&address);
+            assert_eq!(once.as_str(), canonical);
+            assert_eq!(Domain::canonical(&once), once);
+        }
     }
 
     #[test]

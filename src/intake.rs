@@ -30,6 +30,8 @@ pub struct Found {
     pub retry_until: Option<i64>,
     /// How it was found.
     pub source: Source,
+    /// Says its header that a program has sent it?
+    pub automatic: bool,
     /// Is it on hold? Then an admin is at it, and nobody is asked before the admin lets it go.
     pub held: bool,
     /// Its deferred recipients.
@@ -101,12 +103,13 @@ pub fn judge(
     store: &Store,
     config: &Config,
     sender: Option<&Address>,
+    automatic: bool,
     recipient: &Address,
     words: Failure,
     standing: &Standing,
 ) -> Result<Judged, StoreError> {
     let failure = standing.kind(words);
-    let (asked, unasked) = config.senders.judge(sender);
+    let (asked, unasked) = config.senders.judge(sender, automatic);
     let mandatory = match Domain::nearest(recipient) {
         Some(domain) => store.mandatory_for(&domain)?,
         None => None,
@@ -148,12 +151,21 @@ pub fn judge(
 pub fn admit(store: &Store, config: &Config, found: &Found) -> Result<Admitted, StoreError> {
     let sender = found.key.sender.as_ref();
     let queue_id = &found.key.queue_id;
-    let (asked, _) = config.senders.judge(sender);
+    let (asked, _) = config.senders.judge(sender, found.automatic);
     let mut recipients = Vec::with_capacity(found.deferred.len());
     let mut tell = Vec::new();
     for deferred in &found.deferred {
         let (address, words) = (&deferred.address, deferred.words);
-        let judged = judge(store, config, sender, address, words, &deferred.standing)?;
+        let standing = &deferred.standing;
+        let judged = judge(
+            store,
+            config,
+            sender,
+            found.automatic,
+            address,
+            words,
+            standing,
+        )?;
         let mut verdict = judged.verdict;
         if found.held {
             verdict.state = RecipientState::NotOffered;
@@ -217,7 +229,13 @@ pub fn admit(store: &Store, config: &Config, found: &Found) -> Result<Admitted, 
     if let Some(to) = tell.iter().find(|to| fresh.contains(*to)) {
         let from = sender.map_or("", Address::as_str);
         let detail = format!("{queue_id}: from=<{from}>, to=<{to}>");
-        store.raise_alert(alert::UNASKED, &detail)?;
+        // Of an internal sender nobody is asked only about what a program has sent.
+        let cause = if config.senders.is_internal(sender) {
+            alert::AUTOMATIC
+        } else {
+            alert::UNASKED
+        };
+        store.raise_alert(cause, &detail)?;
     }
     Ok(admitted)
 }

@@ -132,3 +132,77 @@ fn whom_smtp_cannot_name_is_given_up_once_and_the_admin_hears_the_truth() {
     stage.said(&["delete", &queue_id]);
     stage.becomes(&queue_id, "bob@plain.test", "deleted");
 }
+
+#[test]
+fn one_person_under_three_spellings_of_a_domain_is_one() {
+    let stage = stage(&[]);
+    stage.configure("limits", "first", "1");
+    stage.signal_mover(rustix::process::Signal::HUP);
+    let spellings = [
+        "alice@sender.test",
+        "alice@SENDER.TEST",
+        "alice@Sender.Test",
+    ];
+    let first = send(&stage, spellings[0], "", "first");
+    stage.notification(&first);
+    let mut all = vec![first];
+    for from in &spellings[1..] {
+        let queue_id = send(&stage, from, "", "more");
+        stage.logged(&format!("{queue_id}: from=<{from}>, is told later"));
+        all.push(queue_id);
+    }
+    stage.has_mails(1);
+    stage.minutes_pass(11);
+    let digest = stage.mail("Not sent yet: 2 messages");
+    let link = digest.link("/s/");
+    let page = stage.get(&link);
+    for queue_id in &all {
+        assert_eq!(stage.states(queue_id)["bob@plain.test"], "open");
+    }
+    assert_eq!(page.body.matches("<h3 ").count(), 3, "{}", page.body);
+    let case = |queue_id: &String| stage.case(queue_id)["id"].as_i64().expect("a number");
+    let form = format!("choice-{}-1=delete", case(&all[2]));
+    assert_eq!(stage.post(&link, &form).status, 200);
+    stage.becomes(&all[2], "bob@plain.test", "deleted");
+    stage.has_mails(2);
+}
+
+#[test]
+fn lists_and_programs_are_a_matter_of_the_admin() {
+    let stage = Stage::configured(&[
+        ("notification", "admin_address", "\"admin@sender.test\""),
+        ("senders", "persons", "[\"help-request@sender.test\"]"),
+    ]);
+    let mut sent = Vec::new();
+    for number in 0..50 {
+        let from = format!("news-return-{number}-bob{number}=plain.test@sender.test");
+        sent.push(send(&stage, &from, "", "news"));
+    }
+    for field in [
+        "Precedence: bulk",
+        "List-Id: <x.test>",
+        "Auto-Submitted: auto-replied",
+    ] {
+        let data = format!("From: alice@sender.test\r\n{field}\r\nSubject: s\r\n\r\nbody\r\n");
+        let to = ["bob@plain.test"];
+        let submitted = stage
+            .sandbox
+            .submit("alice@sender.test", &to, data.as_bytes());
+        sent.push(submitted.unwrap_or_else(|error| panic!("{error}")));
+    }
+    for queue_id in &sent {
+        stage.logged(&format!(
+            "{queue_id}: to=<bob@plain.test>, decision recorded: keep"
+        ));
+    }
+    let told = stage.mail("PostTLS: mail of lists and programs is stuck");
+    assert!(told.text.contains("senders.persons"), "{}", told.text);
+    assert_eq!(stage.has_mails(1).len(), 1);
+    let case = stage.case(&sent[52]);
+    assert_eq!(case["asked"], "nobody");
+    // Persons are asked, whatever they are called.
+    let queue_id = send(&stage, "help-request@sender.test", "", "help");
+    stage.notification(&queue_id);
+    stage.said(&["release", &sent[0]]);
+    stage.arrival("bob@plain.test");
+}

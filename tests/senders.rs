@@ -221,6 +221,7 @@ fn without_sender(stage: &Stage, null: &str) -> String {
     let config = Config::load(&stage.sandbox.config_file()).expect("a configuration");
     let store: Store = stage.store();
     let found = Found {
+        automatic: false,
         held: false,
         key: MessageKey {
             queue_id: id,

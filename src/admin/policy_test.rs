@@ -73,6 +73,7 @@ pub(super) fn run(options: &TestOptions, config: &Path) -> Done {
             &store,
             &config,
             sender.as_ref(),
+            false,
             &options.recipient,
             failure,
             &standing,
@@ -242,6 +243,10 @@ fn why(
         None => format!(
             "mail of the null sender: senders.null = {:?}",
             name(config.senders.null)
+        ),
+        Some(address) if config.senders.is_internal(sender) => format!(
+            "<{address}> looks like a mailing list or a program: senders.automatic = {:?}",
+            name(judged.unasked)
         ),
         Some(sender) => format!(
             "<{sender}> is not in senders.internal: senders.external = {:?}",

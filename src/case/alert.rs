@@ -8,6 +8,8 @@ pub use super::state::AlertKind as Kind;
 pub const LOCAL_FAULT: &str = "local fault: ";
 /// Mail of senders who are not asked is stuck, and the configuration says "tell".
 pub const UNASKED: &str = "stuck mail of senders who are not asked";
+/// Mail that programs have sent is stuck, and the configuration says "tell".
+pub const AUTOMATIC: &str = "stuck mail of lists and programs";
 /// A sender has got as many mails as `limits.per_sender_hour` allows.
 pub const SENDER_CEILING: &str = "limits.per_sender_hour is reached";
 /// All senders together have got as many mails as `limits.per_hour` allows.
@@ -26,6 +28,7 @@ impl Kind {
     pub fn of(cause: &str) -> Self {
         match cause {
             UNASKED => Self::Unasked,
+            AUTOMATIC => Self::Automatic,
             SENDER_CEILING => Self::SenderCeiling,
             CEILING => Self::Ceiling,
             REFUSED => Self::Refused,

@@ -1,6 +1,7 @@
 //! What PostTLS knows: cases, their states, the policy on what may be offered, and the store.
 
 pub mod alert;
+pub mod automatic;
 #[cfg(feature = "programs")]
 pub mod policy;
 mod state;

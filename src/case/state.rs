@@ -247,6 +247,8 @@ named! {
         LocalFault = "local-fault",
         /// [`super::alert::UNASKED`].
         Unasked = "unasked",
+        /// [`super::alert::AUTOMATIC`].
+        Automatic = "automatic",
         /// [`super::alert::SENDER_CEILING`].
         SenderCeiling = "sender-ceiling",
         /// [`super::alert::CEILING`].

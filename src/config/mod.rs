@@ -22,7 +22,7 @@ use crate::domain::Domain;
 use crate::language::Language;
 
 pub use load::ConfigError;
-pub use senders::{SenderPattern, Senders, Unasked};
+pub use senders::{Automatic, SenderPattern, Senders, Unasked};
 
 /// The shipped example, with the default of every key.
 pub const DEFAULT_FILE: &str = include_str!("../../postfix-conf/posttls.toml");

@@ -5,7 +5,7 @@ use std::str::FromStr;
 use serde::Deserialize;
 
 use crate::address::Address;
-use crate::case::Asked;
+use crate::case::{Asked, automatic};
 use crate::domain::Domain;
 
 /// `[senders]`
@@ -18,6 +18,26 @@ pub struct Senders {
     pub external: Unasked,
     /// What happens to stuck mail of the null sender.
     pub null: Unasked,
+    /// What happens to stuck mail that a program has sent.
+    pub automatic: Automatic,
+    /// Senders who are persons, whatever their addresses and headers look like.
+    pub persons: Vec<SenderPattern>,
+}
+
+/// What happens to stuck mail that a program has sent, as far as its sender would be asked otherwise.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Automatic {
+    /// Its sender is asked like any other.
+    Ask,
+    /// As [`Unasked::Keep`].
+    Keep,
+    /// As [`Unasked::Release`].
+    Release,
+    /// As [`Unasked::Delete`].
+    Delete,
+    /// As [`Unasked::Tell`].
+    Tell,
 }
 
 /// What happens to stuck mail about which nobody is asked.
@@ -100,15 +120,38 @@ impl TryFrom<String> for SenderPattern {
 }
 
 impl Senders {
-    /// Who is asked about mail of `sender` (`None`: the null sender), and what happens when nobody is.
-    pub fn judge(&self, sender: Option<&Address>) -> (Asked, Unasked) {
-        match sender {
-            None => (Asked::Nobody, self.null),
-            Some(sender) if self.internal.iter().any(|pattern| pattern.matches(sender)) => {
-                (Asked::Sender, Unasked::Keep)
-            }
-            Some(_) => (Asked::Nobody, self.external),
+    /// Who is asked about mail of `sender` (`None`: the null sender), and what happens when nobody is. `by_header`: its
+    /// header says that a program has sent it.
+    pub fn judge(&self, sender: Option<&Address>, by_header: bool) -> (Asked, Unasked) {
+        let Some(address) = sender else {
+            return (Asked::Nobody, self.null);
+        };
+        if !self.is_internal(sender) {
+            return (Asked::Nobody, self.external);
         }
+        let asked = (Asked::Sender, Unasked::Keep);
+        if !self.is_automatic(address, by_header) {
+            return asked;
+        }
+        match self.automatic {
+            Automatic::Ask => asked,
+            Automatic::Keep => (Asked::Nobody, Unasked::Keep),
+            Automatic::Release => (Asked::Nobody, Unasked::Release),
+            Automatic::Delete => (Asked::Nobody, Unasked::Delete),
+            Automatic::Tell => (Asked::Nobody, Unasked::Tell),
+        }
+    }
+
+    /// Is it one of those who are asked, if a person?
+    pub fn is_internal(&self, sender: Option<&Address>) -> bool {
+        let mut patterns = self.internal.iter();
+        sender.is_some_and(|sender| patterns.any(|pattern| pattern.matches(sender)))
+    }
+
+    /// Is it a program whose mail nobody reads?
+    pub fn is_automatic(&self, sender: &Address, by_header: bool) -> bool {
+        (by_header || automatic::by_name(sender))
+            && !self.persons.iter().any(|pattern| pattern.matches(sender))
     }
 }
 
@@ -151,16 +194,40 @@ mod tests {
             internal: vec!["example.org".parse().unwrap()],
             external: Unasked::Delete,
             null: Unasked::Release,
+            automatic: Automatic::Tell,
+            persons: vec!["support-request@example.org".parse().unwrap()],
         };
         let address = |text: &str| text.parse::<Address>().unwrap();
         assert_eq!(
-            senders.judge(Some(&address("a@example.org"))).0,
+            senders.judge(Some(&address("a@example.org")), false).0,
             Asked::Sender
         );
-        assert_eq!(
-            senders.judge(Some(&address("a@other.test"))),
-            (Asked::Nobody, Unasked::Delete)
-        );
-        assert_eq!(senders.judge(None), (Asked::Nobody, Unasked::Release));
+        for (sender, by_header, expected) in [
+            (
+                Some("a@other.test"),
+                false,
+                (Asked::Nobody, Unasked::Delete),
+            ),
+            (
+                Some("owner-x@other.test"),
+                true,
+                (Asked::Nobody, Unasked::Delete),
+            ),
+            (None, true, (Asked::Nobody, Unasked::Release)),
+            (
+                Some("owner-x@example.org"),
+                false,
+                (Asked::Nobody, Unasked::Tell),
+            ),
+            (Some("a@example.org"), true, (Asked::Nobody, Unasked::Tell)),
+            (
+                Some("support-request@example.org"),
+                true,
+                (Asked::Sender, Unasked::Keep),
+            ),
+        ] {
+            let sender = sender.map(address);
+            assert_eq!(senders.judge(sender.as_ref(), by_header), expected);
+        }
     }
 }

@@ -271,7 +271,10 @@ impl<'a> Writer<'a> {
             if lines.is_empty() {
                 return Ok(None);
             }
-            let draft = Draft::information(sender, &self.config.notification, &lines)?;
+            let to = lines
+                .first()
+                .map_or(sender, |one| as_spelt(&one.case, sender));
+            let draft = Draft::information(to, &self.config.notification, &lines)?;
             let paid = owed.iter().map(|one| (one.recipient, one.news)).collect();
             let receipt = Receipt {
                 paid,
@@ -405,7 +408,7 @@ impl<'a> Writer<'a> {
 
     fn about_one<'d>(
         &'d self,
-        sender: &'d Address,
+        sender: &Address,
         case: &Case,
         recipients: &[crate::case::Recipient],
         reminder: Option<Reminder>,
@@ -414,13 +417,18 @@ impl<'a> Writer<'a> {
         let url = self.config.case_url(&self.keys.sign(case.id, expiry));
         let settings = &self.config.notification;
         Ok(Draft::notification(
-            sender, settings, case, recipients, &url, reminder,
+            as_spelt(case, sender),
+            settings,
+            case,
+            recipients,
+            &url,
+            reminder,
         )?)
     }
 
     fn about_many<'d>(
         &'d self,
-        sender: &'d Address,
+        sender: &Address,
         messages: &[About],
         reminder: Option<Reminder>,
     ) -> Result<Draft<'d>, Trouble> {
@@ -430,7 +438,10 @@ impl<'a> Writer<'a> {
         let token = self.keys.sign(id, expiries.max().unwrap_or_default());
         let url = self.config.sender_url(&token);
         let settings = &self.config.notification;
-        let draft = Draft::digest(sender, settings, messages, messages.len(), &url, reminder)?;
+        let to = messages
+            .first()
+            .map_or(sender, |one| as_spelt(&one.case, sender));
+        let draft = Draft::digest(to, settings, messages, messages.len(), &url, reminder)?;
         Ok(draft)
     }
 
@@ -469,6 +480,11 @@ impl<'a> Writer<'a> {
             }),
         }))
     }
+}
+
+/// The person, as a message of theirs spells it: our own spelling may be one that their mail server does not know.
+fn as_spelt<'c>(case: &'c Case, person: &'c Address) -> &'c Address {
+    case.key.sender.as_ref().unwrap_or(person)
 }
 
 /// Log lines about one message begin with its queue ID.

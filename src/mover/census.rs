@@ -295,6 +295,7 @@ impl Census<'_> {
             key,
             subject: original.subject.unwrap_or_default(),
             message_id: original.message_id,
+            automatic: original.automatic,
             source: Source::Census,
             held,
             deferred,

@@ -136,10 +136,14 @@ impl Source {
 /// The records of `address` in a queue file.
 ///
 /// The address comes from a notice, in which Postfix has put `?` for every octet that can't be printed
-/// (src/util/printable.c); the records are compared in that form, too.
+/// (src/util/printable.c), and with `smtputf8_enable = no` for every one that is not ASCII; the records are compared in
+/// those forms, too.
 pub fn records<'a>(content: &'a QueueFile, address: &Address) -> Vec<&'a Recipient> {
     let exact = |recipient: &&Recipient| recipient.address.as_ref() == Some(address);
-    let shown = |recipient: &&Recipient| printable(&recipient.bytes) == address.as_str();
+    let shown = |recipient: &&Recipient| {
+        let bytes = &recipient.bytes;
+        printable(bytes) == address.as_str() || printable_ascii(bytes) == address.as_str()
+    };
     let found: Vec<&Recipient> = content.recipients.iter().filter(exact).collect();
     if found.is_empty() {
         content.recipients.iter().filter(shown).collect()
@@ -155,17 +159,16 @@ fn printable(octets: &[u8]) -> String {
             .chars()
             .map(|c| if c.is_control() { '?' } else { c })
             .collect(),
-        Err(_) => octets
-            .iter()
-            .map(|octet| {
-                if (b' '..=b'~').contains(octet) {
-                    char::from(*octet)
-                } else {
-                    '?'
-                }
-            })
-            .collect(),
+        Err(_) => printable_ascii(octets),
     }
+}
+
+fn printable_ascii(octets: &[u8]) -> String {
+    let shown = |octet: &u8| match octet {
+        b' '..=b'~' => char::from(*octet),
+        _ => '?',
+    };
+    octets.iter().map(shown).collect()
 }
 
 /// Opens the queue file of `id` in `queue` and reads it. `None` when it is not there.
@@ -330,7 +333,7 @@ pub fn pause(deadline: Instant) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::printable;
+    use super::{printable, printable_ascii};
 
     #[test]
     fn octets_that_cannot_be_printed_are_shown_as_in_a_notice() {
@@ -340,5 +343,9 @@ mod tests {
             "jürgen@plain.test"
         );
         assert_eq!(printable(b"j\xfcrgen@plain.test"), "j?rgen@plain.test");
+        assert_eq!(
+            printable_ascii("jürgen@plain.test".as_bytes()),
+            "j??rgen@plain.test"
+        );
     }
 }

@@ -18,11 +18,14 @@ use super::engine::Engine;
 use super::lookout::{RESTING_PLACES, Stirred};
 use super::{MoveError, Sighting, ending, late, source};
 use crate::case::store::{ChangeMark, Store, StoreError};
-use crate::case::{Case, CaseId, CaseState, Failure, Recipient, RecipientState, Source, alert};
+use crate::case::{
+    Asked, Case, CaseId, CaseState, Failure, Recipient, RecipientState, Source, alert,
+};
 use crate::config::Config;
 use crate::facts::Standing;
 use crate::intake;
-use crate::postfix::{Instance, Log, Queue, QueueId};
+use crate::notice;
+use crate::postfix::{Instance, Log, Queue, QueueId, header};
 
 /// Between two looks at everything.
 const EVERYTHING: Duration = Duration::from_secs(3600);
@@ -378,12 +381,17 @@ impl Sweep {
         if deferred.is_empty() {
             return unjudged.map_or(Ok(()), Err);
         }
+        // What can't be read says nothing: then the name decides.
+        let header = header(&source.file, &source.content.size).unwrap_or_default();
+        let by_header = notice::original(&header).automatic;
         let found = intake::Found {
             key: case.key.clone(),
             subject: case.subject.clone(),
             message_id: case.message_id.clone(),
             retry_until: case.retry_until,
             source: Source::Sweep,
+            // Who was asked about a part of it is asked about all, and nobody else.
+            automatic: case.asked == Asked::Nobody && by_header,
             held: false,
             deferred,
         };

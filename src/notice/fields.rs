@@ -3,11 +3,13 @@
 //! Apart because all three need the same care: CRLF and LF alike, folded lines, and a bound on what strangers send.
 //! Lines that are no fields are passed over, as Postfix lets them through.
 
+use std::borrow::Cow;
+
 /// One field as it stands in the message: `raw` reaches from the name to the last byte before the line end.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Field<'a> {
-    /// What stands before the colon, without blanks around it.
-    pub name: &'a str,
+    /// What stands before the colon, without blanks around it. `mail_name` may bring any octets into it.
+    pub name: Cow<'a, str>,
     /// The whole field, with its folds.
     pub raw: &'a [u8],
     /// What stands after the colon, with its folds.
@@ -32,6 +34,15 @@ impl Field<'_> {
         };
         let lines: Vec<&str> = text.lines().map(str::trim_ascii).collect();
         Some(lines.join(" ").trim_ascii().to_owned())
+    }
+}
+
+impl Field<'_> {
+    /// As [`Field::text`], with what is not UTF-8 replaced.
+    pub fn lossy_text(&self) -> String {
+        let text = String::from_utf8_lossy(self.body);
+        let lines: Vec<&str> = text.lines().map(str::trim_ascii).collect();
+        lines.join(" ").trim_ascii().to_owned()
     }
 }
 
@@ -99,14 +110,15 @@ pub(super) fn fields(bytes: &[u8]) -> (Vec<Field<'_>>, usize) {
     (found, rest)
 }
 
-/// RFC 5322 section 2.2: printable ASCII but the colon; blanks before the colon are the obsolete syntax.
+/// RFC 5322 section 2.2: printable ASCII but the colon; blanks before the colon are the obsolete syntax. Postfix puts its
+/// `mail_name` into names of fields, and lets all but ASCII's specials pass.
 fn field(raw: &[u8]) -> Option<Field<'_>> {
     let raw = without_line_end(raw);
     let colon = raw.iter().position(|b| *b == b':')?;
-    let name = std::str::from_utf8(&raw[..colon]).ok()?.trim_end();
-    let plausible = !name.is_empty() && name.bytes().all(|b| b.is_ascii_graphic());
+    let name = raw[..colon].trim_ascii_end();
+    let plausible = !name.is_empty() && name.iter().all(|b| b.is_ascii_graphic() || *b >= 0x80);
     plausible.then_some(Field {
-        name,
+        name: String::from_utf8_lossy(name),
         raw,
         body: &raw[colon + 1..],
     })
@@ -138,6 +150,17 @@ pub(super) fn optional(group: &[Field<'_>], name: &str) -> Result<Option<String>
         .ok_or_else(|| FieldError::NotUtf8(name.to_owned()))
 }
 
+/// As [`optional`], with what is not UTF-8 replaced: for text that says something even so.
+pub(super) fn lossy(group: &[Field<'_>], name: &str) -> Result<Option<String>, FieldError> {
+    match optional(group, name) {
+        Err(FieldError::NotUtf8(_)) => {
+            let mut named = group.iter().filter(|field| field.is(name));
+            Ok(named.next().map(Field::lossy_text))
+        }
+        other => other,
+    }
+}
+
 /// As [`optional`], and the field must be there.
 pub(super) fn required(group: &[Field<'_>], name: &str) -> Result<String, FieldError> {
     optional(group, name)?.ok_or_else(|| FieldError::Missing(name.to_owned()))
@@ -155,7 +178,10 @@ mod tests {
             "A: 1\r\nB: x\r\n\ty\r\nC : z\r\n\r\nbody",
         ] {
             let (found, rest) = fields(text.as_bytes());
-            let texts: Vec<_> = found.iter().map(|f| (f.name, f.text().unwrap())).collect();
+            let texts: Vec<_> = found
+                .iter()
+                .map(|f| (f.name.as_ref(), f.text().unwrap()))
+                .collect();
             assert_eq!(
                 texts,
                 [("A", "1".into()), ("B", "x y".into()), ("C", "z".into())]

@@ -17,7 +17,7 @@ use log::{error, info, warn};
 
 use super::classify::POSTFIX;
 use super::rehearsal::rehearse;
-use super::{Delivery, Notice, NoticeRecipient, origin, parse};
+use super::{Delivery, Forged, Notice, NoticeRecipient, origin, parse};
 use crate::case::store::{Store, StoreError};
 use crate::case::{CaseId, MessageKey, RecipientState, Source};
 use crate::config::{Config, ConfigError};
@@ -28,7 +28,7 @@ use crate::facts::wire::{self, Asked};
 use crate::facts::{Host, Standing};
 use crate::intake::{self, Deferred, Found};
 use crate::logging;
-use crate::postfix::QueueId;
+use crate::postfix::{Instance, QueueId};
 
 /// Octets of the longest notice that is read: about 30,000 deferred recipients.
 const MAX_NOTICE: u64 = 16 * 1024 * 1024;
@@ -58,7 +58,7 @@ struct Arguments {
     /// `${queue_id}` of the notice itself.
     #[arg(long)]
     queue_id: QueueId,
-    /// The instance's `double_bounce_sender`.
+    /// The `double_bounce_sender` of the encrypt instance; where a notice has another one, Postfix is asked.
     #[arg(long, default_value = "double-bounce")]
     double_bounce: String,
     /// Only say what would be done with the notice, after a try of the store, the key and the templates; record nothing
@@ -157,7 +157,23 @@ fn receive(arguments: &Arguments) -> Result<(), Trouble> {
             .and_then(|()| store.sync())
             .map_err(Trouble::from)
     };
-    if let Err(forged) = origin::check(&raw, &delivery) {
+    let mut double_bounce = arguments.double_bounce.clone();
+    let mut checked = origin::check(&raw, &delivery);
+    // Postfix is asked only then: it takes longer than all the rest.
+    if let Err(Forged::Sender { .. }) = checked
+        && let Ok(instance) = Instance::load(&config.encrypt.config_dir)
+    {
+        double_bounce = instance.double_bounce;
+        let double_bounce = &double_bounce;
+        checked = origin::check(
+            &raw,
+            &Delivery {
+                double_bounce,
+                ..delivery
+            },
+        );
+    }
+    if let Err(forged) = checked {
         return odd(format!("not made by Postfix itself: {forged}"));
     }
     let notice = match parse(&raw) {
@@ -170,7 +186,7 @@ fn receive(arguments: &Arguments) -> Result<(), Trouble> {
             notice.queue_id, skipped.recipient, skipped.reason
         );
     }
-    if is_own(&notice, &arguments.double_bounce) {
+    if is_own(&notice, &double_bounce) {
         info!(
             "{}: a delayed notice of Postfix's own, nobody to ask",
             notice.queue_id
@@ -210,6 +226,7 @@ fn open(store: &Store, config: &Config, notice: &Notice) -> Result<CaseId, Troub
         message_id: notice.original.message_id.clone(),
         retry_until: recipients.iter().filter_map(|one| one.retry_until).min(),
         source: Source::Notice,
+        automatic: notice.original.automatic,
         held: false,
         deferred,
     };

@@ -86,7 +86,7 @@ pub fn check(raw: &[u8], delivery: &Delivery<'_>) -> Result<(), Forged> {
     let (header, _) = fields(&raw[..raw.len().min(MAX_HEADER)]);
     let mut all = header.iter().filter(|field| field.is("Received"));
     let received = all.next().ok_or(Forged::NoReceived)?;
-    let received = received.text().unwrap_or_else(|| "(not UTF-8)".to_owned());
+    let received = received.lossy_text();
     let (name, id) =
         own_received(&received).ok_or_else(|| Forged::Received(readable(&received, 200)))?;
     if let Some((_, user)) = name.rsplit_once(", from userid ") {

@@ -9,6 +9,7 @@ use super::report::{
 };
 use super::words;
 use crate::address::Address;
+use crate::case::automatic;
 use crate::postfix::QueueId;
 use crate::text::{readable, shown};
 
@@ -50,6 +51,8 @@ pub struct Original {
     pub subject: Option<String>,
     /// `Date`, in Unix seconds.
     pub date: Option<i64>,
+    /// Says the header that a program has sent it? See [`automatic::by_field`].
+    pub automatic: bool,
     /// `Message-ID` with its angle brackets, if it may stand in `In-Reply-To` as it is: one, printable ASCII, at most
     /// 500 octets (RFC 5322 section 3.6.4).
     pub message_id: Option<String>,
@@ -278,6 +281,9 @@ pub fn original(headers: &[u8]) -> Original {
     let (header, _) = fields(headers);
     let subject = header.iter().find(|field| field.is("Subject"));
     Original {
+        automatic: header
+            .iter()
+            .any(|field| automatic::by_field(&field.name, &field.lossy_text())),
         subject: subject.map(|field| readable(&words::decode(field.body), MAX_SUBJECT)),
         date: optional(&header, "Date")
             .ok()

@@ -4,7 +4,7 @@
 //! Apart from [`super::parse`] because one recipient that cannot be understood must not lose the others.
 
 use super::classify::{POSTFIX, classify_with_reason};
-use super::fields::{Field, FieldError, lines, optional, required};
+use super::fields::{Field, FieldError, lines, lossy, optional, required};
 use crate::address::{Address, BadAddress};
 use crate::case::Failure;
 use crate::text::{readable, shown};
@@ -142,7 +142,7 @@ fn read(
             .and_then(|field| address(&field).ok()),
         action,
         status,
-        diagnostic: optional(group, "Diagnostic-Code")?.map(|field| diagnostic(&field, own_kind)),
+        diagnostic: lossy(group, "Diagnostic-Code")?.map(|field| diagnostic(&field, own_kind)),
         reason,
         remote_mta: optional(group, "Remote-MTA")?.map(|field| {
             let name = split_type(&field).map_or(field.as_str(), |(_, name)| name);

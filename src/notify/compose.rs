@@ -71,7 +71,7 @@ pub(super) enum Headline {
 
 /// A mail before it gets its form.
 pub struct Draft<'a> {
-    pub(super) to: &'a Address,
+    pub(super) to: Address,
     pub(super) settings: &'a Notification,
     pub(super) texts: Texts,
     /// Name of the templates, without extension.
@@ -148,7 +148,7 @@ impl Draft<'_> {
             ));
         };
         set("From", from);
-        set("To", field::address(self.to));
+        set("To", field::address(&self.to));
         // Else a reply goes to an address that may have no mailbox, and comes back to the sender.
         if let Some(address) = &self.settings.reply_to {
             set("Reply-To", field::address(address));

@@ -78,9 +78,9 @@ fn moment(texts: Texts, seconds: Option<i64>) -> Result<Option<String>, TextErro
 }
 
 impl<'a> Draft<'a> {
-    fn new(to: &'a Address, settings: &'a Notification, template: &'static str) -> Self {
+    fn new(to: &Address, settings: &'a Notification, template: &'static str) -> Self {
         Self {
-            to,
+            to: to.clone(),
             settings,
             texts: Texts::of(settings.language_of(to)),
             template,
@@ -97,7 +97,7 @@ impl<'a> Draft<'a> {
     /// # Errors
     /// When a catalogue lacks a text.
     pub fn notification(
-        to: &'a Address,
+        to: &Address,
         settings: &'a Notification,
         case: &Case,
         recipients: &[Recipient],
@@ -166,7 +166,7 @@ impl<'a> Draft<'a> {
     /// # Errors
     /// When a catalogue lacks a text.
     pub fn digest(
-        to: &'a Address,
+        to: &Address,
         settings: &'a Notification,
         messages: &[About],
         total: usize,
@@ -225,7 +225,7 @@ impl<'a> Draft<'a> {
     /// # Errors
     /// When a catalogue lacks a text.
     pub fn information(
-        to: &'a Address,
+        to: &Address,
         settings: &'a Notification,
         lines: &[Line],
     ) -> Result<Self, ComposeError> {
@@ -285,7 +285,7 @@ impl<'a> Draft<'a> {
     /// # Errors
     /// When a catalogue lacks a text.
     pub fn alert(
-        to: &'a Address,
+        to: &Address,
         settings: &'a Notification,
         alerts: &[Alert],
     ) -> Result<Self, ComposeError> {

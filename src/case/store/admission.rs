@@ -7,6 +7,7 @@ use super::consents::is_in_force;
 use super::mandatory::nearest_listed;
 use super::moves::{By, decide};
 use super::news::{forget, owe};
+use super::people::person_of;
 use super::{Store, StoreError, now_ms, record};
 use crate::address::Address;
 use crate::case::policy;
@@ -132,8 +133,8 @@ impl Store {
 fn insert_case(tx: &Transaction<'_>, new: &NewCase) -> rusqlite::Result<CaseId> {
     let key = &new.key;
     tx.prepare_cached(
-        "INSERT INTO cases (id, queue_id, sender, arrival, subject, message_id, retry_until, state, opened_at, source, asked)
-         VALUES (abs(random() / 2), ?1, ?2, ?3, ?4, ?5, ?6, 'watched', ?7, ?8, ?9)",
+        "INSERT INTO cases (id, queue_id, sender, arrival, subject, message_id, retry_until, state, opened_at, source, asked, person)
+         VALUES (abs(random() / 2), ?1, ?2, ?3, ?4, ?5, ?6, 'watched', ?7, ?8, ?9, ?10)",
     )?
     .execute(params![
         key.queue_id,
@@ -145,6 +146,7 @@ fn insert_case(tx: &Transaction<'_>, new: &NewCase) -> rusqlite::Result<CaseId> 
         now_ms(),
         new.source,
         new.asked,
+        person_of(key),
     ])?;
     Ok(CaseId(tx.last_insert_rowid()))
 }

@@ -2,6 +2,7 @@
 
 use rusqlite::{OptionalExtension as _, Row, Transaction, params};
 
+use super::people::person;
 use super::remember::grant;
 use super::{Store, StoreError, now_ms, record};
 use crate::address::Address;
@@ -115,8 +116,8 @@ impl Store {
                 )?
                 .query_row(
                     params![
-                        sender,
-                        recipient,
+                        person(sender),
+                        Domain::canonical(recipient),
                         domain.as_ref().map_or("", Domain::as_str),
                         failure,
                         now_ms()

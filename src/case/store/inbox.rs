@@ -9,6 +9,7 @@ use rusqlite::{Connection, OptionalExtension as _, Row, params};
 
 use super::cases::{CASE_COLUMNS, case_of};
 use super::moves::{By, Decided, MoveId, decide};
+use super::people::person;
 use super::{Store, StoreError};
 use crate::address::Address;
 use crate::case::{Action, Actor, Case, CaseId, Outcome};
@@ -19,7 +20,7 @@ use crate::postfix::QueueId;
 const BATCH_RECIPIENTS: usize = 300;
 
 /// Which cases are a sender's: open, and asked about. Parameter 1 is the sender.
-const OWN: &str = "c.sender = ?1 AND c.state = 'open' AND c.asked = 'sender'";
+const OWN: &str = "c.person = ?1 AND c.state = 'open' AND c.asked = 'sender'";
 
 /// What waits for a sender, in numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -102,7 +103,7 @@ impl Store {
                      FROM cases c CROSS JOIN recipients r ON r.case_id = c.id
                      WHERE {OWN} AND r.state IN ('open', 'kept')"
                 ))?
-                .query_row([sender], |row| {
+                .query_row([person(sender)], |row| {
                     Ok(InboxSummary {
                         messages: count(row, 0)?,
                         recipients: count(row, 1)?,
@@ -130,7 +131,7 @@ impl Store {
                      WHERE {OWN} AND r.state IN ('open', 'kept')
                      GROUP BY r.domain ORDER BY count(*) DESC, r.domain LIMIT ?2"
                 ))?
-                .query_map(params![sender, row_count(limit)], |row| {
+                .query_map(params![person(sender), row_count(limit)], |row| {
                     Ok((row.get(0)?, count(row, 1)?))
                 })?
                 .collect()
@@ -155,7 +156,7 @@ impl Store {
                      ORDER BY c.arrival, c.opened_at, c.id LIMIT ?2 OFFSET ?3"
                 ))?
                 .query_map(
-                    params![sender, row_count(limit), row_count(offset)],
+                    params![person(sender), row_count(limit), row_count(offset)],
                     case_of,
                 )?
                 .collect()
@@ -219,7 +220,7 @@ impl Store {
                 ))?
                 .query_row(
                     params![
-                        bulk.sender,
+                        person(bulk.sender),
                         bulk.action,
                         bulk.domain,
                         bulk.seen,
@@ -243,7 +244,7 @@ impl Store {
                      WHERE {OWN} AND r.state IN ('open', 'kept') AND NOT r.may_send
                        AND (?2 IS NULL OR r.domain = ?2) AND coalesce(r.stuck_at, c.opened_at) <= ?3"
                 ))?
-                .query_row(params![bulk.sender, bulk.domain, bulk.seen], |row| {
+                .query_row(params![person(bulk.sender), bulk.domain, bulk.seen], |row| {
                     count(row, 0)
                 })
         })
@@ -345,7 +346,7 @@ fn next_meant(
         ))?
         .query_row(
             params![
-                bulk.sender,
+                person(bulk.sender),
                 bulk.action,
                 bulk.domain,
                 bulk.seen,
@@ -368,7 +369,13 @@ fn meant(
              WHERE {OWN} AND c.id = ?5 AND {MEANT} ORDER BY r.number"
         ))?
         .query_map(
-            params![bulk.sender, bulk.action, bulk.domain, bulk.seen, case],
+            params![
+                person(bulk.sender),
+                bulk.action,
+                bulk.domain,
+                bulk.seen,
+                case
+            ],
             |row| Ok((row.get(0)?, row.get(1)?)),
         )?
         .collect()

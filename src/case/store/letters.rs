@@ -3,6 +3,7 @@
 
 use rusqlite::{Connection, Transaction, params};
 
+use super::people::person;
 use super::{Store, StoreError, now_ms, record};
 use crate::address::Address;
 use crate::case::{CaseId, LetterKind, News};
@@ -104,7 +105,7 @@ impl Store {
                     )?
                     .query_row(
                         params![
-                            wanted.sender,
+                            person(wanted.sender),
                             now - CLAIM_LIFE_MS,
                             case,
                             now + CLAIM_LIFE_MS
@@ -122,7 +123,12 @@ impl Store {
             tx.prepare_cached(
                 "INSERT INTO letters (sender, case_id, kind, claimed_at) VALUES (?1, ?2, ?3, ?4)",
             )?
-            .execute(params![wanted.sender, wanted.case, wanted.kind, now])?;
+            .execute(params![
+                person(wanted.sender),
+                wanted.case,
+                wanted.kind,
+                now
+            ])?;
             Ok(LetterClaim::Yours(LetterId(tx.last_insert_rowid())))
         })
     }
@@ -230,7 +236,7 @@ fn history(connection: &Connection, wanted: &Wanted<'_>, now: i64) -> rusqlite::
              AND (sent_at IS NOT NULL OR claimed_at > ?3) ORDER BY claimed_at",
         )?
         .query_map(
-            params![wanted.sender, now - wanted.period_ms.max(HOUR_MS), alive, to_come],
+            params![person(wanted.sender), now - wanted.period_ms.max(HOUR_MS), alive, to_come],
             |row| {
                 Ok(PastLetter {
                     kind: row.get(0)?,
@@ -246,7 +252,7 @@ fn history(connection: &Connection, wanted: &Wanted<'_>, now: i64) -> rusqlite::
             "SELECT count(DISTINCT case_id) FROM (SELECT r.case_id FROM owed o JOIN recipients r ON r.id = o.recipient_id
              WHERE o.sender = ?1 AND o.since <= ?2 AND o.news = 'stuck' AND r.case_id IS NOT ?3 LIMIT 100)",
         )?
-        .query_row(params![wanted.sender, now - wanted.hook_ms, wanted.case], |row| {
+        .query_row(params![person(wanted.sender), now - wanted.hook_ms, wanted.case], |row| {
             row.get(0)
         })?;
     Ok(History {

@@ -23,6 +23,7 @@ mod moves;
 mod news;
 mod opened;
 mod passages;
+mod people;
 mod remember;
 mod reminders;
 mod resolve;

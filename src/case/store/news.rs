@@ -3,6 +3,7 @@
 
 use rusqlite::{Transaction, params};
 
+use super::people::person;
 use super::{CLAIM_LIFE_MS, Store, StoreError, alerts, now_ms, record};
 use crate::address::Address;
 use crate::case::{CaseId, ConsentId, News};
@@ -66,7 +67,7 @@ impl Store {
                          (SELECT 1 FROM letters l WHERE l.case_id = c.id AND l.sent_at IS NULL AND abs(l.claimed_at - ?2) < ?3))
                      ORDER BY o.since, o.recipient_id",
                 )?
-                .query_map(params![sender, now, CLAIM_LIFE_MS, hook_ms], |row| {
+                .query_map(params![person(sender), now, CLAIM_LIFE_MS, hook_ms], |row| {
                     Ok(Owed {
                         recipient: row.get(0)?,
                         case: row.get(1)?,
@@ -124,7 +125,7 @@ impl Store {
 pub(super) fn owe(tx: &Transaction<'_>, recipient: i64, news: News) -> rusqlite::Result<()> {
     tx.prepare_cached(
         "INSERT INTO owed (recipient_id, news, sender, since)
-         SELECT r.id, ?2, c.sender, ?3 FROM recipients r JOIN cases c ON c.id = r.case_id
+         SELECT r.id, ?2, c.person, ?3 FROM recipients r JOIN cases c ON c.id = r.case_id
          WHERE r.id = ?1 AND c.sender <> '' AND c.asked = 'sender'
          ON CONFLICT DO NOTHING",
     )?

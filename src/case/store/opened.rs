@@ -10,7 +10,7 @@ use log::{error, info, warn};
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
 
-use super::StoreError;
+use super::{StoreError, people};
 
 /// How often a statement asks whether another process's transaction is over, and the pauses between: some ten seconds.
 /// SQLite's own pauses grow to 100 ms, and the transactions here last less than one.
@@ -27,7 +27,11 @@ pub(super) const STEPS: &[&str] = &[
     include_str!("waiting.sql"),
     include_str!("hold.sql"),
     include_str!("overruled.sql"),
+    include_str!("people.sql"),
 ];
+
+/// The version that people.sql makes.
+const PEOPLE: i64 = 8;
 
 /// What tells one file from another: device and inode.
 type Identity = Option<(u64, u64)>;
@@ -286,6 +290,9 @@ fn bring_up_to_date(connection: &mut Connection, path: &Path) -> Result<(), Stor
     };
     for step in missing {
         transaction.execute_batch(step).map_err(fault)?;
+    }
+    if version < PEOPLE {
+        people::respell(&transaction).map_err(fault)?;
     }
     transaction
         .pragma_update(None, "user_version", STEPS.len() as i64)

@@ -43,6 +43,7 @@ fn consent(scope: Scope, target: &str) -> NewConsent {
 
 fn found(queue_id: &str, to: &str, failure: Failure) -> Found {
     Found {
+        automatic: false,
         held: false,
         key: MessageKey {
             queue_id: queue_id.parse().unwrap(),
@@ -163,6 +164,7 @@ fn a_remembered_choice_covers_what_it_was_given_for_and_nothing_else() {
             &store,
             config,
             Some(&address(from)),
+            false,
             &address(to),
             failure,
             &Standing::Free,
@@ -221,6 +223,7 @@ fn a_remembered_choice_that_has_ended_is_not_used() {
             &store,
             &config(),
             Some(&from),
+            false,
             &to,
             Failure::NotOffered,
             &Standing::Free,

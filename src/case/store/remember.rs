@@ -4,6 +4,7 @@
 use rusqlite::{OptionalExtension as _, Transaction, params};
 
 use super::moves::{By, Decided, decide};
+use super::people::person;
 use super::{NewConsent, Store, StoreError, now_ms, record};
 use crate::address::Address;
 use crate::case::policy;
@@ -77,7 +78,7 @@ impl Store {
                     .prepare_cached("SELECT address, failure FROM recipients WHERE id = ?1")?
                     .query_row([id], |row| Ok((row.get(0)?, row.get(1)?)))?;
                 let target = match remember.scope {
-                    Scope::Recipient => Some(address.as_str().to_owned()),
+                    Scope::Recipient => Some(Domain::canonical(&address).into()),
                     Scope::Domain => Domain::of(&address).map(String::from),
                 };
                 let Some(target) = target.filter(|_| policy::may_go_unseen(failure)) else {
@@ -135,7 +136,7 @@ pub(super) fn grant(tx: &Transaction<'_>, new: &NewConsent) -> rusqlite::Result<
              AND ended_at IS NULL AND expires_at > ?5 ORDER BY expires_at DESC LIMIT 1",
         )?
         .query_row(
-            params![new.sender, new.scope, new.target, joined, now_ms()],
+            params![person(&new.sender), new.scope, new.target, joined, now_ms()],
             |row| Ok((row.get(0)?, row.get(1)?)),
         )
         .optional()?;
@@ -158,7 +159,7 @@ pub(super) fn grant(tx: &Transaction<'_>, new: &NewConsent) -> rusqlite::Result<
          VALUES (abs(random() / 2), ?1, ?2, ?3, ?4, ?5, ?6, ?7)",
     )?
     .execute(params![
-        new.sender,
+        person(&new.sender),
         new.scope,
         new.target,
         joined,

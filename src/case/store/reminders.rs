@@ -3,6 +3,7 @@
 use rusqlite::params;
 
 use super::cases::{CASE_COLUMNS, case_of};
+use super::people::person;
 use super::{Store, StoreError, now_ms};
 use crate::address::Address;
 use crate::case::{Case, CaseId};
@@ -16,8 +17,8 @@ impl Store {
         self.read("cannot look for reminders", |connection| {
             connection
                 .prepare_cached(
-                    "SELECT DISTINCT sender FROM cases INDEXED BY cases_to_remind
-                     WHERE remind_at <= ?1 AND sender <> ''",
+                    "SELECT DISTINCT person FROM cases INDEXED BY cases_to_remind
+                     WHERE remind_at <= ?1 AND person <> ''",
                 )?
                 .query_map([now], |row| row.get(0))?
                 .collect()
@@ -37,16 +38,16 @@ impl Store {
     ) -> Result<Vec<(Case, i64, i64)>, StoreError> {
         self.write("cannot look for reminders", |tx| {
             tx.prepare_cached(
-                "UPDATE cases SET remind_at = NULL WHERE sender = ?1 AND remind_at <= ?2 AND
+                "UPDATE cases SET remind_at = NULL WHERE person = ?1 AND remind_at <= ?2 AND
                  (retry_until <= ?3 OR NOT EXISTS
                      (SELECT 1 FROM recipients r WHERE r.case_id = cases.id AND r.state = 'open'))",
             )?
-            .execute(params![sender, until, now_ms() / 1000])?;
+            .execute(params![person(sender), until, now_ms() / 1000])?;
             tx.prepare_cached(&format!(
                 "SELECT {CASE_COLUMNS}, remind_at, coalesce(told_at, notified_at, remind_at) AS told FROM cases
-                 WHERE sender = ?1 AND remind_at <= ?2 ORDER BY arrival, id"
+                 WHERE person = ?1 AND remind_at <= ?2 ORDER BY arrival, id"
             ))?
-            .query_map(params![sender, until], |row| {
+            .query_map(params![person(sender), until], |row| {
                 Ok((case_of(row)?, row.get("remind_at")?, row.get("told")?))
             })?
             .collect()

@@ -39,15 +39,15 @@ impl Store {
         self.write("cannot remove old personal data", |tx| {
             let old: Vec<(CaseId, String)> = tx
                 .prepare_cached(
-                    "SELECT id, sender FROM cases WHERE closed_at < ?1 AND redacted_at IS NULL AND state = 'closed'
+                    "SELECT id, person FROM cases WHERE closed_at < ?1 AND redacted_at IS NULL AND state = 'closed'
                      AND coalesce(retry_until, arrival + ?2) < ?3 ORDER BY closed_at LIMIT ?4",
                 )?
                 .query_map(params![before, USUAL_LIFETIME, links, BATCH], |row| {
                     Ok((row.get(0)?, row.get(1)?))
                 })?
                 .collect::<rusqlite::Result<_>>()?;
-            for (case, sender) in &old {
-                redact(tx, *case, sender, now)?;
+            for (case, person) in &old {
+                redact(tx, *case, person, now)?;
             }
             let mut done = Forgotten {
                 cases: old.len(),
@@ -91,11 +91,11 @@ impl Store {
 }
 
 /// Takes from a case what names a person.
-fn redact(tx: &Transaction<'_>, case: CaseId, sender: &str, now: i64) -> rusqlite::Result<()> {
+fn redact(tx: &Transaction<'_>, case: CaseId, person: &str, now: i64) -> rusqlite::Result<()> {
     fill_domains(tx, case)?;
     // Two steps, and no name that somebody could have chosen in between: addresses are unique within a case.
     for sql in [
-        "UPDATE recipients SET address = hex(randomblob(16)) || '-' || id, detail = '', passage_detail = NULL
+        "UPDATE recipients SET address = hex(randomblob(16)) || '-' || id, detail = '', passage_detail = NULL, written = ''
          WHERE case_id = ?1",
         "UPDATE recipients SET address = 'redacted-' || number WHERE case_id = ?1",
         "UPDATE decisions SET client = '' WHERE recipient_id IN (SELECT id FROM recipients WHERE case_id = ?1)",
@@ -107,17 +107,17 @@ fn redact(tx: &Transaction<'_>, case: CaseId, sender: &str, now: i64) -> rusqlit
     }
     // That there was none says nothing about anybody.
     tx.prepare_cached(
-        "UPDATE cases SET sender = CASE WHEN sender = '' THEN '' ELSE 'redacted-' || id END,
+        "UPDATE cases SET sender = CASE WHEN sender = '' THEN '' ELSE 'redacted-' || id END, person = CASE WHEN sender = '' THEN '' ELSE 'redacted-' || id END,
          subject = '', message_id = NULL, remind_at = NULL, redacted_at = ?2 WHERE id = ?1",
     )?
     .execute(params![case, now])?;
     let other = tx
-        .prepare_cached("SELECT 1 FROM cases WHERE sender = ?1 LIMIT 1")?
-        .query_row([sender], |_| Ok(()))
+        .prepare_cached("SELECT 1 FROM cases WHERE person = ?1 LIMIT 1")?
+        .query_row([person], |_| Ok(()))
         .optional()?;
     if other.is_none() {
         tx.prepare_cached("DELETE FROM senders WHERE address = ?1")?
-            .execute([sender])?;
+            .execute([person])?;
     }
     Ok(())
 }

@@ -2,6 +2,7 @@
 
 use rusqlite::{OptionalExtension as _, params};
 
+use super::people::person;
 use super::{Store, StoreError};
 use crate::address::Address;
 use crate::case::SenderId;
@@ -16,9 +17,9 @@ impl Store {
             tx.prepare_cached(
                 "INSERT INTO senders (id, address) VALUES (abs(random() / 2), ?1) ON CONFLICT DO NOTHING",
             )?
-            .execute(params![sender])?;
+            .execute(params![person(sender)])?;
             tx.prepare_cached("SELECT id FROM senders WHERE address = ?1")?
-                .query_row([sender], |row| row.get(0))
+                .query_row([person(sender)], |row| row.get(0))
         })
     }
 

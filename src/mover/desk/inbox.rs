@@ -1,8 +1,8 @@
 //! The page of a sender: all messages of which something waits, and decisions about many of them at once.
 //!
 //! However many there are, a click is answered within seconds: decisions are recorded first, in parts; the first moves
-//! are carried out at once, and the background has the rest. Only cases whose envelope sender is exactly this one, and
-//! about which the sender is asked, are ever touched.
+//! are carried out at once, and the background has the rest. Only cases whose envelope sender is this one, its
+//! domain in whatever spelling, and about which the sender is asked, are ever touched.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -56,9 +56,12 @@ impl Desk {
         for case in self.store.inbox_cases(sender, PAGE_MESSAGES, offset)? {
             shown.push(self.message_view(&case)?);
         }
+        // As the person spells it, and not as we do.
+        let spelt = self.store.inbox_cases(sender, 1, 0)?.pop();
+        let spelt = spelt.and_then(|case| case.key.sender);
         let domains = self.store.inbox_domains(sender, PAGE_DOMAINS)?;
         Ok(Answer::Inbox(Box::new(InboxView {
-            sender: sender.as_str().to_owned(),
+            sender: spelt.as_ref().unwrap_or(sender).as_str().to_owned(),
             messages: summary.messages,
             recipients: summary.recipients,
             unsendable: summary.recipients.saturating_sub(summary.sendable),
@@ -205,7 +208,9 @@ impl Desk {
         for (id, choices) in by_case {
             let case = self.store.case(CaseId(id))?;
             let own = |case: &Case| {
-                case.key.sender.as_ref() == Some(sender) && case.asked == Asked::Sender
+                case.key.sender.as_ref().map(Domain::canonical).as_ref()
+                    == Some(&Domain::canonical(sender))
+                    && case.asked == Asked::Sender
             };
             let case = case.filter(own).ok_or(DeskError::StrangeCase(id))?;
             if case.state == CaseState::Open {
