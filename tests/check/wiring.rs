@@ -7,7 +7,7 @@ use posttls::sandbox::Instance;
 
 use crate::clinic::{Clinic, findings, not_ok};
 
-const HOOKLESS: [(&str, &str); 11] = [
+const HOOKLESS: [(&str, &str); 12] = [
     ("configuration-access", "skip"),
     ("hook-recipient-limit", "skip"),
     ("hook-time-limit", "skip"),
