@@ -97,7 +97,7 @@ fn init_makes_what_is_missing_with_the_right_owners() {
         rights(&host.path("lib/posttls.db")),
         (0o600, nobody.uid, nobody.gid)
     );
-    assert_eq!(rights(&host.path("run")), (0o700, 0, 0));
+    assert_eq!(rights(&host.path("run")), (0o711, 0, 0));
     for line in [
         "kept     configuration",
         "created  link key",

@@ -475,8 +475,9 @@ fn a_content_filter_of_ours_is_our_fault() {
     );
     let check = stage.posttls(&["check"]);
     let check = String::from_utf8_lossy(&check.stdout).into_owned();
+    let line = format!("content_filter = {filter} is reached with mandatory TLS, and offers none");
     assert!(
-        check.contains("hops of our own are reached with mandatory TLS: content_filter"),
+        check.contains(&format!("FAIL  encrypt instance: hops of our own: {line}")),
         "{check}"
     );
 }

@@ -24,6 +24,8 @@ use crate::text::readable;
 
 /// How long an answer about a next hop counts: long enough for a burst of notices, too short for anybody to notice.
 const FRESH: Duration = Duration::from_secs(5);
+/// How long a table may take: somebody's click may wait for it.
+const PATIENCE: Duration = Duration::from_secs(4);
 /// Next hops that are remembered for so long.
 const MOST: usize = 10_000;
 /// Characters of a remark.
@@ -288,10 +290,8 @@ impl Ways {
         if known.demands.len() >= MOST {
             known.demands.clear();
         }
-        // What failed is asked again at once: it may be mended any moment.
-        if demand.is_ok() {
-            known.demands.insert(key, (Instant::now(), demand.clone()));
-        }
+        // Also what failed: a server that does not answer must not be waited for once for each recipient.
+        known.demands.insert(key, (Instant::now(), demand.clone()));
         demand
     }
 }
@@ -315,8 +315,20 @@ pub fn ask_route(
         .map_err(|error| format!("cannot ask {}: {error}", socket.display()))
 }
 
-/// Settings that lead to a hop of our own by a service with mandatory TLS, each with what to do.
-pub fn own_hops(settings: &Settings) -> Vec<String> {
+/// A hop of our own that is reached with mandatory TLS.
+pub struct OwnHop {
+    /// The setting that leads there.
+    pub setting: String,
+    /// Its host, where no DNS has to say which that is.
+    pub host: Option<String>,
+    /// A number or a name.
+    pub port: String,
+    /// What to do if it offers no TLS.
+    pub advice: String,
+}
+
+/// Settings that lead to a hop of our own by a service with mandatory TLS.
+pub fn own_hops(settings: &Settings) -> Vec<OwnHop> {
     let names = [
         "content_filter",
         "relay_transport",
@@ -338,10 +350,30 @@ pub fn own_hops(settings: &Settings) -> Vec<String> {
         let service = settings.service(transport, "unix")?;
         let level = parameter(service, "tls_security_level");
         let level = Level::named(settings.for_service(service, &level))?;
-        (service.command == "smtp" && !hop.is_empty() && level >= Level::Encrypt)
-            .then(|| format!("{name} = {value}: {}", advice(settings, service)))
+        (service.command == "smtp" && !hop.is_empty() && level >= Level::Encrypt).then(|| {
+            let host = hop.starts_with('[').then(|| destination(hop).to_owned());
+            let port = hop.rsplit_once([':', ']']).map_or("", |(_, port)| port);
+            OwnHop {
+                setting: format!("{name} = {value}"),
+                host,
+                port: if port.is_empty() { "25" } else { port }.to_owned(),
+                advice: advice(settings, service),
+            }
+        })
     };
-    values.into_iter().filter_map(mandatory).collect()
+    let mut hops: Vec<OwnHop> = values.into_iter().filter_map(mandatory).collect();
+    for name in ["relayhost", "smtp_fallback_relay"] {
+        for hop in list(settings.get(name)) {
+            let port = hop.rsplit_once([':', ']']).map_or("", |(_, port)| port);
+            hops.push(OwnHop {
+                setting: format!("{name} = {hop}"),
+                host: hop.starts_with('[').then(|| destination(hop).to_owned()),
+                port: if port.is_empty() { "25" } else { port }.to_owned(),
+                advice: "turn TLS on there".to_owned(),
+            });
+        }
+    }
+    hops
 }
 
 fn stamp(config_dir: &Path) -> Stamp {
@@ -423,10 +455,10 @@ fn ask_for_demand(settings: &Settings, service: &Service, next_hop: &str, server
 fn look_up(settings: &Settings, tables: &str, key: &str) -> Result<Option<String>, PostfixError> {
     for table in list(tables) {
         let found = if table.contains(':') {
-            settings.lookup(table, key)?
+            settings.lookup_within(PATIENCE, table, key)?
         } else {
             let kind = settings.get("default_database_type");
-            settings.lookup(&format!("{kind}:{table}"), key)?
+            settings.lookup_within(PATIENCE, &format!("{kind}:{table}"), key)?
         };
         if found.is_some() {
             return Ok(found);

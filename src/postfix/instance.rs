@@ -25,7 +25,7 @@ pub const PROGRAM_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bi
 /// delivery under way before it, less than the web child's patience of ten seconds.
 const ONE_MESSAGE: Duration = Duration::from_secs(5);
 /// How long any other command may take.
-const ANY: Duration = Duration::from_secs(30);
+pub(super) const ANY: Duration = Duration::from_secs(30);
 
 /// A Postfix instance, as its `main.cf` describes it.
 #[derive(Debug, Clone)]
@@ -403,7 +403,10 @@ pub(super) fn output(command: &mut Command) -> Result<Output, PostfixError> {
     output_within(command, ANY)
 }
 
-fn output_within(command: &mut Command, limit: Duration) -> Result<Output, PostfixError> {
+pub(super) fn output_within(
+    command: &mut Command,
+    limit: Duration,
+) -> Result<Output, PostfixError> {
     let program = line(command);
     let result = carry_out(command, limit);
     result.map_err(|source| match source.kind() {

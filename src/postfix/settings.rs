@@ -7,8 +7,9 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::process::Output;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
-use super::instance::{PostfixError, failures, output, program, run, warnings};
+use super::instance::{ANY, PostfixError, failures, output, output_within, program, run, warnings};
 
 /// A service of master.cf.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -188,13 +189,26 @@ impl Settings {
     /// # Errors
     /// When the table can't be read, or Postfix has no support for its type.
     pub fn lookup(&self, table: &str, key: &str) -> Result<Option<String>, PostfixError> {
+        self.lookup_within(ANY, table, key)
+    }
+
+    /// As [`Settings::lookup`], for one who can't wait long: a table may be another process's to answer.
+    ///
+    /// # Errors
+    /// As [`Settings::lookup`], and when there is no answer in time.
+    pub fn lookup_within(
+        &self,
+        limit: Duration,
+        table: &str,
+        key: &str,
+    ) -> Result<Option<String>, PostfixError> {
         let mut command = program("postmap", &self.config_dir);
         // Where Postfix's own programs look tables up: names of sockets are relative to it.
         let queue = Path::new(self.get("queue_directory"));
         if queue.is_dir() {
             command.current_dir(queue);
         }
-        let answer = output(command.args(["-q", key, "--", table]))?;
+        let answer = output_within(command.args(["-q", key, "--", table]), limit)?;
         self.heed(&answer);
         if answer.status.success() {
             let text = String::from_utf8_lossy(&answer.stdout);

@@ -66,7 +66,7 @@ fn domains(connection: &Connection, since: i64) -> rusqlite::Result<Vec<DomainCo
     // A fault on our side says nothing about a domain.
     let mut messages = connection.prepare(
         "SELECT domain, count(DISTINCT case_id), count(*), max(stuck_at) FROM recipients
-         WHERE stuck_at >= ?1 AND failure <> 'local-fault' GROUP BY domain",
+         WHERE stuck_at >= ?1 AND failure NOT IN ('local-fault', 'unjudged') GROUP BY domain",
     )?;
     let mut rows = messages.query([since])?;
     while let Some(row) = rows.next()? {
@@ -84,7 +84,7 @@ fn domains(connection: &Connection, since: i64) -> rusqlite::Result<Vec<DomainCo
     }
     let mut kinds = connection.prepare(
         "SELECT domain, failure, count(*) FROM recipients
-         WHERE stuck_at >= ?1 AND failure <> 'local-fault' GROUP BY domain, failure",
+         WHERE stuck_at >= ?1 AND failure NOT IN ('local-fault', 'unjudged') GROUP BY domain, failure",
     )?;
     let mut rows = kinds.query([since])?;
     while let Some(row) = rows.next()? {
