@@ -182,6 +182,13 @@ fn demanded_tls_is_never_offered_and_an_admin_overrides_it_by_name_only() {
     stage.becomes(queue_id, "bob@plain.test", "released");
     assert!(history(&stage, queue_id).contains("whatever policy demands TLS"));
     stage.logged("policies that demand TLS are overridden by an admin");
+    // Whatever the policy made of the attempt.
+    policies.set(&stage, "cert.test", "OK secure");
+    let queue_id = stage.send(&["bob@cert.test"], "certificate");
+    is(&stage, &queue_id, "policy", "open");
+    stage.in_queue(&queue_id, "deferred");
+    stage.said(&["release", &queue_id, "--override-policy"]);
+    stage.arrival("bob@cert.test");
     // Only sending is forbidden.
     stage.said(&["delete", &ids["bob@refuse.test"]]);
 }

@@ -373,8 +373,10 @@ impl Engine {
                 continue;
             };
             let failure = newest.words;
-            // What has another reason says nothing about what was offered; policies were asked for themselves.
-            if !failure.is_senders_matter() || failure == Failure::Policy {
+            // What has another reason says nothing about what was offered; policies were asked for themselves. And whoever
+            // sends against one sends whatever it made of the attempt: a wrong certificate, say.
+            let overruled = one.overruled && before.failure == Failure::Policy;
+            if !failure.is_senders_matter() || failure == Failure::Policy || overruled {
                 continue;
             }
             let offer = self.offer.read().unwrap_or_else(PoisonError::into_inner);
