@@ -229,8 +229,8 @@ pub(super) fn run_dir(at: &Context<'_>) -> Outcome {
         Err(error) => return Ok(Verdict::fail(format!("{what}: {error}"), todo)),
     }
     let facts = wire::socket(directory);
-    // Whether there is such a user is for another check.
-    if let (true, Ok(hook)) = (facts.exists(), at.good_hook_user()) {
+    if facts.exists() {
+        let hook = at.good_hook_user()?;
         if !hook
             .with_group()
             .may(Access::Write, &facts)
