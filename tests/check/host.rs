@@ -127,13 +127,21 @@ pub fn instances_and_spools(clinic: &mut Clinic) {
     fs::rename(&hold, &aside).expect("a directory");
     clinic.check(
         "a queue that is missing",
-        &[("may-spool", "fail"), ("may-tmpfile", "skip")],
+        &[
+            ("hold-queues", "fail"),
+            ("may-spool", "fail"),
+            ("may-tmpfile", "skip"),
+        ],
     );
     // A file system that has no files without names.
     symlink("/proc", &hold).expect("a link");
     clinic.check(
         "a queue on a file system that will not do",
-        &[("may-spool", "fail"), ("may-tmpfile", "fail")],
+        &[
+            ("hold-queues", "fail"),
+            ("may-spool", "fail"),
+            ("may-tmpfile", "fail"),
+        ],
     );
     fs::remove_file(&hold).expect("a link");
     fs::rename(&aside, &hold).expect("a directory");
@@ -142,6 +150,7 @@ pub fn instances_and_spools(clinic: &mut Clinic) {
         |c| c.stage.configure("may", "config_dir", "\"/nowhere\""),
         &[
             ("file-systems", "skip"),
+            ("hold-queues", "skip"),
             ("may-backoff", "skip"),
             ("may-delay-warning-time", "skip"),
             ("may-ear", "skip"),

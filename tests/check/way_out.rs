@@ -71,7 +71,7 @@ pub fn alike_and_open(clinic: &mut Clinic) {
     clinic.broken(
         "policies that can't be asked",
         |c| c.set(Encrypt, "smtp_tls_policy_maps=regexp:/nowhere"),
-        &[("tls-policies", "fail")],
+        &[("encrypt-policies", "warn"), ("tls-policies", "fail")],
     );
     // Who had these rules in smtpd_recipient_restrictions alone, and put ours in their place.
     let none = "smtpd_relay_restrictions=";
