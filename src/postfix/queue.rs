@@ -161,7 +161,12 @@ impl Instance {
                     .to_str()
                     .and_then(|name| name.parse().ok());
                 match (entry.file_type(), id) {
-                    (Ok(kind), _) if kind.is_dir() && depth < MOST_HASHING => {
+                    // Hashing makes directories of one character.
+                    (Ok(kind), _)
+                        if kind.is_dir()
+                            && depth < MOST_HASHING
+                            && entry.file_name().len() == 1 =>
+                    {
                         directories.push((entry.path(), depth + 1));
                     }
                     (Ok(kind), Some(id)) if kind.is_file() => found.push((id, entry.path())),

@@ -3,7 +3,7 @@
 use super::context::Context;
 use super::{Outcome, Skip, Verdict};
 use crate::case::store::{Store, Version};
-use crate::mover::strays;
+use crate::mover::{MoveError, strays};
 use crate::postfix::Instance;
 
 pub(super) fn holds(at: &Context<'_>) -> Outcome {
@@ -29,6 +29,8 @@ pub(super) fn holds(at: &Context<'_>) -> Outcome {
     };
     let found = match strays(&store, &encrypt, &may) {
         Ok(found) => found,
+        // Another check says what is wrong with it.
+        Err(MoveError::Listing { .. }) => return Err(Skip("a hold queue can't be read")),
         Err(error) => return Ok(fault(&error)),
     };
     let ids = |sure| {
