@@ -20,8 +20,8 @@ impl Server {
     /// Listens on a free port, with the key of the mx in this directory.
     pub fn start(mx: &Path) -> Self {
         let certificate =
-            CertificateDer::from_pem_file(mx.join("cert.pem")).expect("a certificate");
-        let key = PrivateKeyDer::from_pem_file(mx.join("key.pem")).expect("a key");
+            CertificateDer::from_pem_file(mx.join("tls-cert.pem")).expect("a certificate");
+        let key = PrivateKeyDer::from_pem_file(mx.join("tls-key.pem")).expect("a key");
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let config = ServerConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
