@@ -1,12 +1,14 @@
 //! From what was found stuck to what the store knows: the policy is applied, and what it decides is decided, in one
 //! transaction. The hook, the sweep and the census all come this way, so that all judge alike.
 
+use std::borrow::Cow;
 use std::collections::HashSet;
 
 use log::{error, info};
 
 use crate::address::Address;
 use crate::case::policy::{self, Circumstances, Verdict};
+use crate::case::store::handshakes::{self, Suspicion};
 use crate::case::store::{Admitted, NewCase, NewRecipient, Store, StoreError};
 use crate::case::{Actor, Asked, ConsentId, Failure, MessageKey, RecipientState, Source, alert};
 use crate::config::{Config, Unasked};
@@ -154,7 +156,8 @@ pub fn admit(store: &Store, config: &Config, found: &Found) -> Result<Admitted, 
     let (asked, _) = config.senders.judge(sender, found.automatic);
     let mut recipients = Vec::with_capacity(found.deferred.len());
     let mut tell = Vec::new();
-    for deferred in &found.deferred {
+    let all = deferred_of(store, found)?;
+    for deferred in all.iter() {
         let (address, words) = (&deferred.address, deferred.words);
         let standing = &deferred.standing;
         let judged = judge(
@@ -201,7 +204,7 @@ pub fn admit(store: &Store, config: &Config, found: &Found) -> Result<Admitted, 
         recipients,
     })?;
     let fresh: HashSet<&Address> = admitted.fresh.iter().collect();
-    for deferred in &found.deferred {
+    for deferred in all.iter() {
         let (to, failure) = (&deferred.address, deferred.kind());
         // A fault of ours changes nothing for who is asked already; the admin hears of it all the same.
         if !fresh.contains(to) && failure != Failure::LocalFault {
@@ -238,6 +241,51 @@ pub fn admit(store: &Store, config: &Config, found: &Found) -> Result<Admitted, 
         store.raise_alert(cause, &detail)?;
     }
     Ok(admitted)
+}
+
+/// The recipients with their standings. Handshakes that fail with several unrelated domains at once are perhaps our own
+/// fault, and sending in plain text is no answer to that: while it looks so, the failure counts as not judged yet.
+fn deferred_of<'a>(store: &Store, found: &'a Found) -> Result<Cow<'a, [Deferred]>, StoreError> {
+    let whole = Cow::Borrowed(found.deferred.as_slice());
+    let failed = |one: &&Deferred| {
+        one.words == Failure::HandshakeFailed && !matches!(one.standing, Standing::Ours(_))
+    };
+    let Some(example) = found.deferred.iter().find(failed) else {
+        return Ok(whole);
+    };
+    // What sweep and census find may have failed long before.
+    let suspicion = if found.source == Source::Notice {
+        let failed = found.deferred.iter().filter(failed);
+        let domains: HashSet<Domain> = failed.filter_map(|one| Domain::of(&one.address)).collect();
+        let domains: Vec<Domain> = domains.into_iter().collect();
+        let example = format!("{}: to=<{}>", found.key.queue_id, example.address);
+        store.note_handshakes(&domains, &example)?
+    } else if store.suspects_our_side()? {
+        Suspicion::Stands
+    } else {
+        Suspicion::None
+    };
+    let (domains, minutes) = (handshakes::DOMAINS, handshakes::MINUTES);
+    match suspicion {
+        Suspicion::None => return Ok(whole),
+        Suspicion::Stands => {}
+        Suspicion::Begins => error!(
+            "{}: TLS handshakes with {domains} unrelated domains have failed within {minutes} minutes: perhaps it is our \
+             side; see `posttls check`, protocols and ciphers of the encrypt instance, and tlsproxy; until that is over, \
+             nothing is offered after a failed handshake",
+            found.key.queue_id
+        ),
+    }
+    let why = format!(
+        "TLS handshakes with {domains} or more domains have failed within {minutes} minutes: perhaps it is our side"
+    );
+    let mut all = found.deferred.clone();
+    for one in &mut all {
+        if one.words == Failure::HandshakeFailed && one.standing == Standing::Free {
+            one.standing = Standing::Unknown(why.clone());
+        }
+    }
+    Ok(Cow::Owned(all))
 }
 
 /// May this be a mail of ours to the admin? To tell the admin that it is stuck would make another such mail, for ever.

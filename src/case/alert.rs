@@ -20,6 +20,8 @@ pub const REFUSED: &str = "mail to senders is refused";
 pub const UNWRITABLE: &str = "a mail to a sender can't be written";
 /// The may instance returned released mail of a sender who is not asked.
 pub const RETURNED: &str = "released mail of senders who are not asked was returned";
+/// TLS handshakes with several unrelated domains have failed at once.
+pub const HANDSHAKES: &str = "TLS handshakes fail with several domains at once";
 /// Released mail of a sender who is not asked has not been delivered for hours.
 pub const WAITING: &str = "released mail of senders who are not asked still waits";
 
@@ -35,6 +37,7 @@ impl Kind {
             UNWRITABLE => Self::Unwritable,
             RETURNED => Self::Returned,
             WAITING => Self::Waiting,
+            HANDSHAKES => Self::Handshakes,
             other if other.starts_with(LOCAL_FAULT) => Self::LocalFault,
             _ => Self::Other,
         }

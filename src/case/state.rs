@@ -261,6 +261,8 @@ named! {
         Returned = "returned",
         /// [`super::alert::WAITING`].
         Waiting = "waiting",
+        /// [`super::alert::HANDSHAKES`].
+        Handshakes = "handshakes",
         /// Something else.
         Other = "other",
     }

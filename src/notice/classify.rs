@@ -27,8 +27,13 @@ const STATUSES: [(&str, Failure); 5] = [
 
 /// How Postfix's own reasons begin, and the word that must follow (empty = none). The first that fits decides.
 ///
-/// Not here on purpose: `lost connection with … while receiving the STARTTLS response` (4.4.2). It may be the network,
-/// and plain text would not help: Postfix sends STARTTLS at level `may` too, and does not fall back after it.
+/// Not here on purpose (both 4.4.2, tried in tests/handshakes.rs): `lost connection with … while receiving the STARTTLS
+/// response`. It may be the network, and plain text would not help: Postfix sends STARTTLS at level `may` too, and does not
+/// fall back after it. And `… while performing the EHLO handshake` (or `sending MAIL FROM`, and so on): after the TLS
+/// handshake plain text would help, but the words are the same without any TLS.
+///
+/// A server that hangs up within the handshake makes a handshake failure, as does whatever is wrong with it on our side;
+/// that these are told apart only by their number is up to the intake.
 const PROSE: [(&str, &str, Failure); 18] = [
     // src/smtp/smtp_proto.c, Postfix 3.11: 5.7.10 and 5.7.30, for a message sent with REQUIRETLS (RFC 8689).
     ("REQUIRETLS Failure: ", "", Failure::RequireTls),

@@ -12,6 +12,7 @@ mod cases;
 mod changes;
 mod clock;
 mod consents;
+pub mod handshakes;
 mod health;
 mod hindrance;
 mod history;

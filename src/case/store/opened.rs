@@ -28,6 +28,7 @@ pub(super) const STEPS: &[&str] = &[
     include_str!("hold.sql"),
     include_str!("overruled.sql"),
     include_str!("people.sql"),
+    include_str!("handshakes.sql"),
 ];
 
 /// The version that people.sql makes.

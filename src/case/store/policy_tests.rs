@@ -475,3 +475,40 @@ fn a_decision_about_all_is_not_about_what_was_found_earlier_and_shown_later() {
     let joins = found("ABCDEF1", "three@x.test", Failure::NotOffered);
     unseen_by_all(&stuck, &others, &joins, &config());
 }
+
+#[test]
+fn one_message_to_several_domains_is_enough_for_a_suspicion_unless_it_is_old() {
+    for (source, expected) in [
+        (Source::Census, Failure::HandshakeFailed),
+        (Source::Sweep, Failure::HandshakeFailed),
+        (Source::Notice, Failure::Unjudged),
+    ] {
+        let (_directory, store) = store();
+        let mut whole = found("ABCDEF1", "one@x.test", Failure::HandshakeFailed);
+        whole.source = source;
+        let like = whole.deferred.remove(0);
+        for domain in ["v.test", "w.test", "x.test", "y.test", "z.test"] {
+            let address = address(&format!("one@{domain}"));
+            let like = like.clone();
+            whole.deferred.push(Deferred { address, ..like });
+        }
+        // What is known to be demanded stays so, and other failures are nobody's suspicion.
+        whole.deferred[0].standing = Standing::Demanded("d".to_owned());
+        whole.deferred.push(Deferred {
+            address: address("one@plain.test"),
+            words: Failure::NotOffered,
+            ..like
+        });
+        let case = intake::admit(&store, &config(), &whole).unwrap().case;
+        let recipients = store.recipients(case).unwrap();
+        let failures: Vec<Failure> = recipients.iter().map(|one| one.failure).collect();
+        let mut all = vec![Failure::Policy];
+        all.extend([expected; 4]);
+        all.push(Failure::NotOffered);
+        assert_eq!(failures, all, "{source}");
+        assert_eq!(
+            store.alerts_due().unwrap().len(),
+            usize::from(source == Source::Notice)
+        );
+    }
+}
