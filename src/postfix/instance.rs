@@ -433,25 +433,6 @@ fn run_within(command: &mut Command, limit: Duration) -> Result<Output, PostfixE
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_warning_is_not_why_a_command_failed() {
-        let warning =
-            "postmap: warning: /etc/postfix/main.cf, line 5: overriding earlier entry: a=b\n";
-        let fatal = "postmap: fatal: open /nowhere: No such file or directory\n";
-        assert_eq!(failures(warning.as_bytes()), "");
-        assert_eq!(why_it_failed(warning.as_bytes()), warning.trim_end());
-        let both = warning.repeat(20) + fatal;
-        assert_eq!(why_it_failed(both.as_bytes()), fatal.trim_end());
-        // Nor is what only looks like one.
-        let other = "cannot load: warning: x\n";
-        assert_eq!(failures(other.as_bytes()), other.trim_end());
-    }
-}
-
-#[cfg(test)]
 impl Instance {
     /// One below `directory`, with nothing in its queues, which are not hashed.
     pub fn bare(directory: &Path) -> Self {
@@ -470,5 +451,24 @@ impl Instance {
         fs::write(directory.join("main.cf"), settings).unwrap();
         fs::write(directory.join("master.cf"), "").unwrap();
         Self::load(directory).unwrap()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_warning_is_not_why_a_command_failed() {
+        let warning =
+            "postmap: warning: /etc/postfix/main.cf, line 5: overriding earlier entry: a=b\n";
+        let fatal = "postmap: fatal: open /nowhere: No such file or directory\n";
+        assert_eq!(failures(warning.as_bytes()), "");
+        assert_eq!(why_it_failed(warning.as_bytes()), warning.trim_end());
+        let both = warning.repeat(20) + fatal;
+        assert_eq!(why_it_failed(both.as_bytes()), fatal.trim_end());
+        // Nor is what only looks like one.
+        let other = "cannot load: warning: x\n";
+        assert_eq!(failures(other.as_bytes()), other.trim_end());
     }
 }
