@@ -2,7 +2,7 @@
 //! transaction. The hook, the sweep and the census all come this way, so that all judge alike.
 
 use std::borrow::Cow;
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use log::{error, info};
 
@@ -10,7 +10,9 @@ use crate::address::Address;
 use crate::case::policy::{self, Circumstances, Verdict};
 use crate::case::store::handshakes::{self, Suspicion};
 use crate::case::store::{Admitted, NewCase, NewRecipient, Store, StoreError};
-use crate::case::{Actor, Asked, ConsentId, Failure, MessageKey, RecipientState, Source, alert};
+use crate::case::{
+    Actor, Asked, ConsentId, Failure, MessageKey, RecipientState, Source, Written, alert,
+};
 use crate::config::{Config, Unasked};
 use crate::domain::Domain;
 use crate::facts::{Host, Standing};
@@ -45,6 +47,8 @@ pub struct Found {
 pub struct Deferred {
     /// Address, as in the queue file.
     pub address: Address,
+    /// What the sender wrote.
+    pub written: Written,
     /// The kind of failure, as far as its words go.
     pub words: Failure,
     /// The server that they name.
@@ -97,7 +101,21 @@ pub struct Judged {
     pub verdict: Verdict,
 }
 
-/// Asks the store for what the policy must know, and judges.
+/// Who is asked about a recipient, and what happens when nobody is. What the sender never wrote is the admin's matter, as
+/// it is the admin who has it sent.
+fn asked(
+    config: &Config,
+    sender: Option<&Address>,
+    automatic: bool,
+    written: &Written,
+) -> (Asked, Unasked) {
+    match (config.senders.judge(sender, automatic), written) {
+        ((Asked::Sender, _), Written::Never) => (Asked::Nobody, Unasked::Tell),
+        (judged, _) => judged,
+    }
+}
+
+/// Asks the store for what the policy must know, and judges. `asked` and `unasked`: see [`crate::config::Senders::judge`].
 ///
 /// # Errors
 /// When the store fails.
@@ -105,13 +123,12 @@ pub fn judge(
     store: &Store,
     config: &Config,
     sender: Option<&Address>,
-    automatic: bool,
+    (asked, unasked): (Asked, Unasked),
     recipient: &Address,
     words: Failure,
     standing: &Standing,
 ) -> Result<Judged, StoreError> {
     let failure = standing.kind(words);
-    let (asked, unasked) = config.senders.judge(sender, automatic);
     let mandatory = match Domain::nearest(recipient) {
         Some(domain) => store.mandatory_for(&domain)?,
         None => None,
@@ -153,18 +170,32 @@ pub fn judge(
 pub fn admit(store: &Store, config: &Config, found: &Found) -> Result<Admitted, StoreError> {
     let sender = found.key.sender.as_ref();
     let queue_id = &found.key.queue_id;
-    let (asked, _) = config.senders.judge(sender, found.automatic);
+    let mut all_written: HashMap<&Address, Written> = HashMap::new();
+    for one in &found.deferred {
+        let written = all_written.remove(&one.address);
+        let written = written.map_or_else(
+            || one.written.clone(),
+            |first| first.or(one.written.clone()),
+        );
+        all_written.insert(&one.address, written);
+    }
+    let (of_sender, _) = config.senders.judge(sender, found.automatic);
+    let senders = all_written
+        .values()
+        .any(|written| *written != Written::Never);
+    let whole = if senders { of_sender } else { Asked::Nobody };
     let mut recipients = Vec::with_capacity(found.deferred.len());
     let mut tell = Vec::new();
     let all = deferred_of(store, found)?;
     for deferred in all.iter() {
         let (address, words) = (&deferred.address, deferred.words);
         let standing = &deferred.standing;
+        let written = all_written.get(address).cloned().unwrap_or_default();
         let judged = judge(
             store,
             config,
             sender,
-            found.automatic,
+            asked(config, sender, found.automatic, &written),
             address,
             words,
             standing,
@@ -183,6 +214,7 @@ pub fn admit(store: &Store, config: &Config, found: &Found) -> Result<Admitted, 
         }
         recipients.push(NewRecipient {
             address: deferred.address.clone(),
+            written,
             failure: judged.failure,
             status: deferred.status.clone(),
             detail: deferred.shown(),
@@ -200,7 +232,7 @@ pub fn admit(store: &Store, config: &Config, found: &Found) -> Result<Admitted, 
         message_id: found.message_id.clone(),
         retry_until: found.retry_until,
         source: found.source,
-        asked,
+        asked: whole,
         recipients,
     })?;
     let fresh: HashSet<&Address> = admitted.fresh.iter().collect();
@@ -232,8 +264,10 @@ pub fn admit(store: &Store, config: &Config, found: &Found) -> Result<Admitted, 
     if let Some(to) = tell.iter().find(|to| fresh.contains(*to)) {
         let from = sender.map_or("", Address::as_str);
         let detail = format!("{queue_id}: from=<{from}>, to=<{to}>");
-        // Of an internal sender nobody is asked only about what a program has sent.
-        let cause = if config.senders.is_internal(sender) {
+        // Of an internal sender nobody is asked only about what a program has sent, and what the sender never wrote.
+        let cause = if of_sender == Asked::Sender {
+            alert::UNWRITTEN
+        } else if config.senders.is_internal(sender) {
             alert::AUTOMATIC
         } else {
             alert::UNASKED

@@ -303,6 +303,7 @@ fn a_case_that_is_not_quite_the_message_moves_nothing() {
                 asked: Asked::Sender,
                 recipients: vec![NewRecipient {
                     address: "bob@plain.test".parse().expect("an address"),
+                    written: posttls::case::Written::Same,
                     failure: Failure::NotOffered,
                     status: "4.7.801".to_owned(),
                     detail: String::new(),

@@ -151,6 +151,7 @@ fn a_recipient_who_joins_a_case_is_told_of() {
         asked: Asked::Sender,
         recipients: vec![NewRecipient {
             address: address.parse().unwrap(),
+            written: posttls::case::Written::Same,
             failure: Failure::Refused,
             status: "4.7.802".to_owned(),
             detail: String::new(),

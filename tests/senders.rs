@@ -234,6 +234,7 @@ fn without_sender(stage: &Stage, null: &str) -> String {
         source: Source::Census,
         deferred: vec![Deferred {
             address: "bob@plain.test".parse().expect("an address"),
+            written: posttls::case::Written::Same,
             words: Failure::NotOffered,
             host: None,
             standing: posttls::facts::Standing::Free,

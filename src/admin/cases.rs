@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use super::{AdminError, Done, print, print_json};
 use crate::case::store::{Event, Store};
-use crate::case::{Asked, Case, CaseState, Passage, Recipient, Source};
+use crate::case::{Asked, Case, CaseState, Passage, Recipient, Source, Written};
 use crate::config::Config;
 use crate::exit::Exit;
 use crate::postfix::QueueId;
@@ -243,8 +243,13 @@ fn line(recipient: &Recipient) -> String {
         let at = recipient.passage_at.map(clock).unwrap_or_default();
         format!(", {} {at}", in_words(passage))
     });
+    let written = match &recipient.written {
+        Written::Same => String::new(),
+        Written::Other(address) => format!(" (written: <{address}>)"),
+        Written::Never => " (not written by the sender, who does not see it)".to_owned(),
+    };
     format!(
-        "to=<{}>  {}, {}{note}{passage}",
+        "to=<{}>{written}  {}, {}{note}{passage}",
         recipient.address, recipient.failure, recipient.state
     )
 }

@@ -73,7 +73,7 @@ pub(super) fn run(options: &TestOptions, config: &Path) -> Done {
             &store,
             &config,
             sender.as_ref(),
-            false,
+            config.senders.judge(sender.as_ref(), false),
             &options.recipient,
             failure,
             &standing,

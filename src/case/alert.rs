@@ -10,6 +10,8 @@ pub const LOCAL_FAULT: &str = "local fault: ";
 pub const UNASKED: &str = "stuck mail of senders who are not asked";
 /// Mail that programs have sent is stuck, and the configuration says "tell".
 pub const AUTOMATIC: &str = "stuck mail of lists and programs";
+/// Mail to recipients whom its sender never wrote, such as those of `always_bcc`, is stuck.
+pub const UNWRITTEN: &str = "stuck mail to recipients that its sender never wrote";
 /// A sender has got as many mails as `limits.per_sender_hour` allows.
 pub const SENDER_CEILING: &str = "limits.per_sender_hour is reached";
 /// All senders together have got as many mails as `limits.per_hour` allows.
@@ -31,6 +33,7 @@ impl Kind {
         match cause {
             UNASKED => Self::Unasked,
             AUTOMATIC => Self::Automatic,
+            UNWRITTEN => Self::Unwritten,
             SENDER_CEILING => Self::SenderCeiling,
             CEILING => Self::Ceiling,
             REFUSED => Self::Refused,

@@ -106,6 +106,38 @@ impl Case {
     }
 }
 
+/// What a sender wrote of a recipient that is in the queue.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Written {
+    /// Its address.
+    #[default]
+    Same,
+    /// Another address, that an alias expanded to it.
+    Other(Address),
+    /// Nothing: `always_bcc` and its like, or a milter, added it. The sender is not to hear of it.
+    Never,
+}
+
+impl Written {
+    /// What was written of a recipient who stands in the queue twice.
+    pub fn or(self, second: Self) -> Self {
+        match (self, second) {
+            (Self::Same, _) | (_, Self::Same) => Self::Same,
+            (Self::Other(address), _) | (_, Self::Other(address)) => Self::Other(address),
+            (Self::Never, Self::Never) => Self::Never,
+        }
+    }
+
+    /// A recipient as its sender knows it: behind the address that was written, the one that it stands for.
+    pub fn name(&self, address: &Address) -> String {
+        match self {
+            Self::Same | Self::Never => address.as_str().to_owned(),
+            Self::Other(written) => format!("{} \u{2192} {}", written.as_str(), address.as_str()),
+        }
+    }
+}
+
 /// A recipient of a case.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Recipient {
@@ -116,6 +148,8 @@ pub struct Recipient {
     pub number: i64,
     /// Address, as in the queue file.
     pub address: Address,
+    /// What the sender wrote.
+    pub written: Written,
     /// Why it is stuck.
     pub failure: Failure,
     /// The status code that Postfix gave (RFC 3463).
@@ -134,4 +168,16 @@ pub struct Recipient {
     pub passage_at: Option<i64>,
     /// What the may instance or the remote server said about it.
     pub passage_detail: Option<String>,
+}
+
+impl Recipient {
+    /// May the sender see it, hear of it and decide about it?
+    pub fn is_senders(&self) -> bool {
+        self.written != Written::Never
+    }
+
+    /// As its sender knows it.
+    pub fn name(&self) -> String {
+        self.written.name(&self.address)
+    }
 }

@@ -249,6 +249,8 @@ named! {
         Unasked = "unasked",
         /// [`super::alert::AUTOMATIC`].
         Automatic = "automatic",
+        /// [`super::alert::UNWRITTEN`].
+        Unwritten = "unwritten",
         /// [`super::alert::SENDER_CEILING`].
         SenderCeiling = "sender-ceiling",
         /// [`super::alert::CEILING`].

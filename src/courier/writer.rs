@@ -10,7 +10,7 @@ use crate::address::Address;
 use crate::case::store::{
     Alert, LetterClaim, LetterId, Owed, Receipt, Store, StoreError, Wanted, now_ms,
 };
-use crate::case::{Case, CaseId, LetterKind, News, RecipientState, alert};
+use crate::case::{Case, CaseId, LetterKind, News, Recipient, RecipientState, alert};
 use crate::config::Config;
 use crate::domain::Domain;
 use crate::link::{KeyFileError, Keys};
@@ -139,7 +139,8 @@ impl<'a> Writer<'a> {
     ) -> Result<Told, Trouble> {
         self.write(sender, LetterKind::Notification, Some(case), || {
             let paid = self.store.owed_about(case.id)?;
-            let recipients = self.store.recipients(case.id)?;
+            let mut recipients = self.store.recipients(case.id)?;
+            recipients.retain(Recipient::is_senders);
             if !recipients
                 .iter()
                 .any(|one| one.state == RecipientState::Open)
@@ -176,10 +177,10 @@ impl<'a> Writer<'a> {
                     .rev()
                     .find(|about| about.case.id == one.case)
                 {
-                    Some(about) => about.waiting.push(one.address.clone()),
+                    Some(about) => about.waiting.push(one.written.name(&one.address)),
                     None => {
                         if let Some(case) = self.store.case(one.case)? {
-                            let waiting = vec![one.address.clone()];
+                            let waiting = vec![one.written.name(&one.address)];
                             messages.push(About { case, waiting });
                         }
                     }
@@ -229,11 +230,12 @@ impl<'a> Writer<'a> {
             };
             let mut messages = Vec::with_capacity(due.len());
             for (case, ..) in due {
-                let recipients = self.store.recipients(case.id)?;
-                let waiting: Vec<Address> = recipients
+                let mut recipients = self.store.recipients(case.id)?;
+                recipients.retain(Recipient::is_senders);
+                let waiting: Vec<String> = recipients
                     .iter()
                     .filter(|one| one.state == RecipientState::Open)
-                    .map(|one| one.address.clone())
+                    .map(Recipient::name)
                     .collect();
                 if !waiting.is_empty() {
                     let case = case.clone();
@@ -410,7 +412,7 @@ impl<'a> Writer<'a> {
         &'d self,
         sender: &Address,
         case: &Case,
-        recipients: &[crate::case::Recipient],
+        recipients: &[Recipient],
         reminder: Option<Reminder>,
     ) -> Result<Draft<'d>, Trouble> {
         let expiry = case.link_expiry(self.config.link.valid_days);
@@ -471,7 +473,7 @@ impl<'a> Writer<'a> {
         };
         Ok(Some(Line {
             news: owed.news,
-            recipient: owed.address.clone(),
+            recipient: owed.written.name(&owed.address),
             case,
             domain,
             consent: consent.filter(|_| owed.news == News::Consent),

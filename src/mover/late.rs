@@ -8,14 +8,15 @@ use std::io::Read as _;
 use log::warn;
 
 use super::MoveError;
-use super::source::Source;
-use crate::case::{Failure, Recipient, RecipientState, policy};
+use super::source::{self, Source};
+use crate::address::Address;
+use crate::case::{Failure, Recipient, RecipientState, Written, policy};
 use crate::config::Offer;
 use crate::domain::Domain;
 use crate::facts::{Host, Standing};
 use crate::intake::Deferred;
 use crate::notice::{self, classify_deferral};
-use crate::postfix::{Deferral, Instance, Log, QueueId, deferrals};
+use crate::postfix::{Deferral, Instance, Log, QueueId, Recipient as Record, deferrals};
 
 /// Octets read of a log: that of 200,000 recipients.
 const MAX_LOG: u64 = 64 << 20;
@@ -61,12 +62,28 @@ pub fn pending(log: &[u8], source: &Source) -> Vec<Deferred> {
     let is_hook = |deferral: &Deferral| {
         Domain::of(&deferral.recipient).is_some_and(|domain| domain.as_str() == notice::DOMAIN)
     };
+    let records: HashMap<u64, &Record> = source
+        .content
+        .recipients
+        .iter()
+        .map(|record| (record.offset, record))
+        .collect();
+    let written_of = |deferral: &Deferral| match deferral.offset {
+        Some(offset) => records
+            .get(&offset)
+            .map(|record| written(record, &deferral.recipient)),
+        None => source::records(&source.content, &deferral.recipient)
+            .into_iter()
+            .map(|record| written(record, &deferral.recipient))
+            .reduce(Written::or),
+    };
     deferrals(log)
         .filter(|deferral| waits(deferral) && !is_hook(deferral))
         .map(|deferral| Deferred {
             words: classify_deferral(&deferral),
             host: Host::named_in(&deferral.reason),
             standing: Standing::unasked(),
+            written: written_of(&deferral).unwrap_or_default(),
             address: deferral.recipient,
             status: deferral.status,
             detail: deferral
@@ -74,6 +91,14 @@ pub fn pending(log: &[u8], source: &Source) -> Vec<Deferred> {
                 .map_or(deferral.reason, |(_, text)| text),
         })
         .collect()
+}
+
+/// What the sender wrote of the recipient of a record.
+fn written(record: &Record, recipient: &Address) -> Written {
+    match record.dsn_original.as_deref() {
+        None | Some([]) => Written::Never,
+        Some(orcpt) => notice::written(&String::from_utf8_lossy(orcpt), recipient),
+    }
 }
 
 /// Is there a failure among them that has to do with TLS?
@@ -116,6 +141,7 @@ mod tests {
     fn deferred(address: &str, failure: Failure) -> Deferred {
         Deferred {
             address: address.parse().unwrap(),
+            written: Written::Same,
             words: failure,
             host: None,
             standing: Standing::Free,
@@ -129,6 +155,7 @@ mod tests {
             id: 1,
             number: 1,
             address: address.parse().unwrap(),
+            written: Written::Same,
             failure,
             status: "4.7.801".to_owned(),
             detail: String::new(),

@@ -272,6 +272,7 @@ fn deferred(recipient: &NoticeRecipient) -> Deferred {
     let reason = recipient.reason.as_deref().or_else(own_words);
     Deferred {
         address: recipient.address.clone(),
+        written: recipient.written.clone(),
         words: recipient.failure(),
         host: reason.and_then(Host::named_in),
         standing: Standing::unasked(),

@@ -22,4 +22,4 @@ mod words;
 pub use classify::{POSTFIX, classify, classify_deferral, classify_with_reason};
 pub use origin::{Delivery, Forged, check};
 pub use parse::{Notice, NoticeError, Original, original, parse};
-pub use report::{Diagnostic, NoticeRecipient, RecipientError, Skipped};
+pub use report::{Diagnostic, NoticeRecipient, RecipientError, Skipped, written};

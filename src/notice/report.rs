@@ -6,7 +6,8 @@
 use super::classify::{POSTFIX, classify_with_reason};
 use super::fields::{Field, FieldError, lines, lossy, optional, required};
 use crate::address::{Address, BadAddress};
-use crate::case::Failure;
+use crate::case::{Failure, Written};
+use crate::domain::Domain;
 use crate::text::{readable, shown};
 
 /// Characters kept of a diagnostic or reason: more than any Postfix text, less than a page.
@@ -27,9 +28,8 @@ pub struct NoticeRecipient {
     /// `Final-Recipient`, unquoted. Postfix writes `?` for control characters and for bytes that are not UTF-8, so
     /// this may differ from the queue file's bytes there.
     pub address: Address,
-    /// `Original-Recipient`, unquoted: what the sender gave as ORCPT (smtpd has undone its xtext, RFC 3461 section 4,
-    /// before the queue file), else the address before alias expansion. `None` when absent or no mail address.
-    pub original_recipient: Option<Address>,
+    /// What the sender wrote, by `Original-Recipient`.
+    pub written: Written,
     /// `Action`, always `delayed`.
     pub action: String,
     /// `Status`: an enhanced status code of class 4 or 5, such as `4.7.4` (RFC 3463).
@@ -136,10 +136,16 @@ fn read(
     if !is_failure_status(&status) {
         return Err(RecipientError::Status(readable(&status, 40)));
     }
+    let original = optional(group, "Original-Recipient")?;
+    let address = address(final_recipient)?;
     Ok(NoticeRecipient {
-        address: address(final_recipient)?,
-        original_recipient: optional(group, "Original-Recipient")?
-            .and_then(|field| address(&field).ok()),
+        written: match original {
+            // Without an ORCPT Postfix writes the address before an alias was expanded, behind a blank
+            // (src/bounce/bounce_notify_util.c).
+            Some(field) if !is_made_up(&field) => written(&field, &address),
+            _ => Written::Never,
+        },
+        address,
         action,
         status,
         diagnostic: lossy(group, "Diagnostic-Code")?.map(|field| diagnostic(&field, own_kind)),
@@ -173,6 +179,36 @@ pub(super) fn address(field: &str) -> Result<Address, RecipientError> {
         "utf-8" => Ok(Address::from_quoted(&without_escapes(value))?),
         other => Err(RecipientError::AddressType(readable(other, 40))),
     }
+}
+
+/// What the sender wrote of a recipient that has this ORCPT (RFC 3461 section 4), its xtext undone. Postfix gives one to
+/// each recipient that a client names (src/cleanup/cleanup_addr.c); those that it, or a milter, adds have none. What is no
+/// mail address was written by a sender all the same.
+pub fn written(orcpt: &str, recipient: &Address) -> Written {
+    // Where no client gave one, Postfix has written the address as it stands in the queue, without quotes.
+    let internal = |field: &str| {
+        let (kind, value) = split_type(field)?;
+        let is_mail = ["rfc822", "utf-8"]
+            .iter()
+            .any(|known| kind.eq_ignore_ascii_case(known));
+        value.parse().ok().filter(|_| is_mail)
+    };
+    match address(orcpt).ok().or_else(|| internal(orcpt)) {
+        Some(written) if !same(&written, recipient) => Written::Other(written),
+        _ => Written::Same,
+    }
+}
+
+/// Does a blank follow the type?
+fn is_made_up(field: &str) -> bool {
+    let value = field.split_once(';').map(|(_, value)| value);
+    value.is_some_and(|value| value.starts_with(' '))
+}
+
+/// Are these one address, whatever the case and the form of the domain?
+fn same(one: &Address, other: &Address) -> bool {
+    let canonical = |address: &Address| Domain::canonical(address).as_str().to_lowercase();
+    canonical(one) == canonical(other)
 }
 
 /// Undoes `\x{HEX}` (RFC 6533 section 3, `EmbeddedUnicodeChar`). What is no such thing stays, as does every quoted
@@ -294,6 +330,29 @@ mod tests {
         }
         for field in ["a@b.test", "x400; a", "rfc822;", r"utf-8; a\x{0A}b@c.test"] {
             assert!(address(field).is_err(), "{field}");
+        }
+    }
+
+    #[test]
+    fn what_was_written_is_another_address_or_the_same_in_another_spelling() {
+        let recipient: Address = "bob@b.test".parse().unwrap();
+        let team: Address = "the team@a.test".parse().unwrap();
+        for orcpt in [
+            "rfc822;the team@a.test",
+            r#"rfc822;"the team"@a.test"#,
+            "utf-8;the team@a.test",
+        ] {
+            assert_eq!(written(orcpt, &recipient), Written::Other(team.clone()));
+        }
+        for orcpt in ["rfc822;bob@b.test", "RFC822;Bob@B.TEST", "x400;nobody", ""] {
+            assert_eq!(written(orcpt, &recipient), Written::Same, "{orcpt}");
+        }
+        for (field, made_up) in [
+            ("rfc822; archive@b.test", true),
+            ("rfc822;archive@b.test", false),
+            (r#"rfc822;"a; b"@b.test"#, false),
+        ] {
+            assert_eq!(is_made_up(field), made_up, "{field}");
         }
     }
 

@@ -27,8 +27,8 @@ pub struct Reminder {
 pub struct About {
     /// The message.
     pub case: Case,
-    /// The recipients that wait for a decision.
-    pub waiting: Vec<Address>,
+    /// The recipients that wait for a decision, as the sender knows them.
+    pub waiting: Vec<String>,
 }
 
 /// A recipient, for an information.
@@ -36,8 +36,8 @@ pub struct About {
 pub struct Line {
     /// What happened.
     pub news: News,
-    /// To whom.
-    pub recipient: Address,
+    /// To whom, as the sender knows the recipient.
+    pub recipient: String,
     /// To which message.
     pub case: Case,
     /// The domain that must be reached over TLS.
@@ -130,7 +130,7 @@ impl<'a> Draft<'a> {
             let of = recipients.iter().filter(|one| wanted(one.state));
             of.map(|one| {
                 Ok(context! {
-                    address => text::shown(one.address.as_str()),
+                    address => text::shown(&one.name()),
                     reason => texts.reason(one.failure)?,
                     may_send => one.may_send,
                     unjudged => one.failure == Failure::Unjudged,
@@ -331,8 +331,8 @@ fn until_words(texts: Texts, key: &str, end: Option<&str>) -> Result<String, Tex
     }
 }
 
-fn addressees(texts: Texts, waiting: &[Address]) -> Result<String, TextError> {
-    let first = waiting.first().map_or("", Address::as_str);
+fn addressees(texts: Texts, waiting: &[String]) -> Result<String, TextError> {
+    let first = waiting.first().map_or("", String::as_str);
     let first = text::shown(first);
     match waiting.len() {
         0 | 1 => Ok(first),
@@ -353,7 +353,7 @@ fn line_of(line: &Line, texts: Texts) -> Result<Value, TextError> {
         None => None,
     };
     Ok(context! {
-        address => text::shown(line.recipient.as_str()),
+        address => text::shown(&line.recipient),
         subject => subject_of(&line.case),
         sent => texts.moment(line.case.key.arrival)?,
         queue_id => line.case.key.queue_id.as_str(),

@@ -80,8 +80,10 @@ pub struct CaseView {
 pub struct RecipientView {
     /// Number within the case, stable: the name of its form field.
     pub number: i64,
-    /// Recipient address.
+    /// Recipient address: what forms name.
     pub address: String,
+    /// The recipient as its sender knows it: perhaps with the address that the sender wrote.
+    pub name: String,
     /// Its domain in ASCII form; empty when it has none.
     pub domain: String,
     /// Why it is stuck.
@@ -207,7 +209,7 @@ pub struct DetailView {
     /// Subject of the message; may be empty.
     pub subject: String,
     /// The recipient.
-    pub address: String,
+    pub name: String,
     /// What came of it.
     pub outcome: Outcome,
 }

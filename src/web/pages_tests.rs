@@ -29,6 +29,7 @@ pub(crate) fn case(open: usize) -> CaseView {
     let recipient = |number: i64| RecipientView {
         number,
         address: format!("reader{number}@plain.test"),
+        name: format!("reader{number}@plain.test"),
         failure: Failure::NotOffered,
         detail: "TLS is required, but was not offered by host mx.plain.test[192.0.2.7]".to_owned(),
         state: RecipientState::Open,
@@ -270,7 +271,7 @@ fn what_became_of_many_decisions() {
                 details: vec![DetailView {
                     token: TOKEN.to_owned(),
                     subject: "<script>".to_owned(),
-                    address: "\u{202E}a@plain.test".to_owned(),
+                    name: "\u{202E}a@plain.test".to_owned(),
                     outcome: *outcome,
                 }],
                 left: 7,
@@ -403,9 +404,11 @@ fn hostile_text_is_inert() {
     view.sender = "\"><img src=x onerror=alert(1)>@sender.test".to_owned();
     view.recipients[0].address =
         "a\u{202E}moc.elpmaxe@b\"' onfocus=alert(1) x=\"@plain.test".to_owned();
+    view.recipients[0].name = view.recipients[0].address.clone();
     view.recipients[0].detail =
         "554 <b>refused</b> &amp; \u{0}\u{1b}[31m javascript:alert(1)".to_owned();
     view.recipients[1].address = format!("{}@{}.test", "ü".repeat(60), "m".repeat(50));
+    view.recipients[1].name = view.recipients[1].address.clone();
     view.queue_id = "<i>".to_owned();
     view.arrived.zone = "<u>now</u>".to_owned();
     view.retry_until = Some(Moment {
@@ -492,6 +495,7 @@ proptest! {
         let mut view = case(2);
         view.subject = subject;
         view.recipients[0].address = address.clone();
+        view.recipients[0].name = address.clone();
         view.recipients[0].detail = detail;
         view.recipients[0].outcome = Some(Outcome::Kept);
         let tags = |page: &str| page.matches('<').count();

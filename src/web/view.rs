@@ -74,7 +74,7 @@ impl From<&RecipientView> for Recipient {
         Self {
             number: recipient.number,
             address: recipient.address.clone(),
-            shown: shown(&recipient.address),
+            shown: shown(&recipient.name),
             failure: recipient.failure,
             detail: readable(&recipient.detail, MAX_DETAIL),
             state: recipient.state,
@@ -123,7 +123,7 @@ pub(crate) fn rememberable(case: &CaseView) -> Value {
         domains: Vec::new(),
     };
     for recipient in open {
-        offer.recipients.push(shown(&recipient.address));
+        offer.recipients.push(shown(&recipient.name));
         let domain = shown(&recipient.domain);
         if !domain.is_empty() && !offer.domains.contains(&domain) {
             offer.domains.push(domain);

@@ -171,7 +171,7 @@ pub(crate) fn inbox_result(result: &InboxResult) -> Value {
     let details = result.details.iter().map(|detail| Detail {
         token: detail.token.clone(),
         subject: readable(&detail.subject, MAX_SUBJECT),
-        shown: shown(&detail.address),
+        shown: shown(&detail.name),
         outcome: detail.outcome,
         mark: mark(detail.outcome),
     });

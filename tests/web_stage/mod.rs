@@ -255,6 +255,7 @@ pub fn recipient(
     RecipientView {
         number,
         address: address.to_owned(),
+        name: address.to_owned(),
         failure,
         detail: "TLS is required, but was not offered by host mx.plain.test[192.0.2.7]".to_owned(),
         state,

@@ -56,6 +56,7 @@ fn notice(own: &QueueId, about: &QueueId) -> String {
          Arrival-Date: {DATE}\n\
          \n\
          Final-Recipient: rfc822; {RECIPIENT}\n\
+         Original-Recipient: rfc822;{RECIPIENT}\n\
          Action: delayed\n\
          Status: 4.7.801\n\
          Diagnostic-Code: X-Postfix; TLS is required, but was not offered by host {CHECK_DOMAIN}[192.0.2.1]\n\

@@ -13,7 +13,7 @@ use crate::address::Address;
 use crate::case::policy;
 use crate::case::{
     Action, Actor, Asked, CaseId, CaseState, ConsentId, Failure, MessageKey, News, RecipientState,
-    Source,
+    Source, Written,
 };
 use crate::domain::Domain;
 
@@ -41,6 +41,8 @@ pub struct NewCase {
 pub struct NewRecipient {
     /// Address, as in the queue file.
     pub address: Address,
+    /// What the sender wrote.
+    pub written: Written,
     /// Why it is stuck.
     pub failure: Failure,
     /// Status code.
@@ -55,6 +57,16 @@ pub struct NewRecipient {
     pub action: Option<(Action, Actor)>,
     /// The remembered choice behind that.
     pub consent: Option<ConsentId>,
+}
+
+impl NewRecipient {
+    /// Who is asked about it, in a case about which `whole` is asked.
+    fn asked(&self, whole: Asked) -> Asked {
+        match self.written {
+            Written::Never => Asked::Nobody,
+            Written::Same | Written::Other(_) => whole,
+        }
+    }
 }
 
 /// What became of an admission.
@@ -102,7 +114,7 @@ impl Store {
             }
             let (mut fresh, mut decided) = (Vec::new(), Vec::new());
             for recipient in &new.recipients {
-                let recipient = still_valid(tx, new.asked, recipient)?;
+                let recipient = still_valid(tx, recipient.asked(new.asked), recipient)?;
                 if !admit_recipient(tx, case, new, is_new, &recipient)? {
                     continue;
                 }
@@ -192,6 +204,12 @@ fn admit_recipient(
     new: &NewRecipient,
 ) -> rusqlite::Result<bool> {
     let domain = Domain::of(&new.address);
+    let asked = new.asked(whole.asked);
+    let (written, unwritten) = match &new.written {
+        Written::Same => ("", false),
+        Written::Other(address) => (address.as_str(), false),
+        Written::Never => ("", true),
+    };
     let stuck = new.failure != Failure::NotTls;
     let stuck_at = stuck.then(now_ms);
     let known: Option<(i64, RecipientState, Failure)> = tx
@@ -210,7 +228,8 @@ fn admit_recipient(
             // Only now can its sender see it: a decision about all that a page has shown before must not include it.
             tx.prepare_cached(
                 "UPDATE recipients SET failure = ?2, status = ?3, detail = ?4, may_send = ?5, state = ?6,
-                 stuck_at = CASE WHEN ?6 = 'not-offered' THEN coalesce(stuck_at, ?7) ELSE ?7 END WHERE id = ?1",
+                 stuck_at = CASE WHEN ?6 = 'not-offered' THEN coalesce(stuck_at, ?7) ELSE ?7 END,
+                 written = ?8, unwritten = ?9 WHERE id = ?1",
             )?
             .execute(params![
                 id,
@@ -219,7 +238,9 @@ fn admit_recipient(
                 new.detail,
                 new.may_send,
                 new.state,
-                stuck_at
+                stuck_at,
+                written,
+                unwritten
             ])?;
             if new.state != RecipientState::NotOffered {
                 let detail = format!("{failure} before, now {}", new.failure);
@@ -261,13 +282,13 @@ fn admit_recipient(
                 && whole.source != Source::Notice
                 && policy::supersedes(new.failure, before) =>
         {
-            if !judge_anew(tx, case, (id, state, before), whole.asked, new)? {
+            if !judge_anew(tx, case, (id, state, before), asked, new)? {
                 return Ok(false);
             }
             let acts = match new.action {
                 Some((Action::Keep, _)) => false,
                 // Who has said "keep trying" of this message has said it; a rule has not.
-                Some(_) => state == RecipientState::Open || whole.asked == Asked::Nobody,
+                Some(_) => state == RecipientState::Open || asked == Asked::Nobody,
                 None => false,
             };
             if !acts {
@@ -278,9 +299,10 @@ fn admit_recipient(
         Some(_) => return Ok(false),
         None => {
             tx.prepare_cached(
-                "INSERT INTO recipients (case_id, number, address, failure, status, detail, may_send, state, domain, stuck_at)
+                "INSERT INTO recipients (case_id, number, address, failure, status, detail, may_send, state, domain, stuck_at,
+                     written, unwritten)
                  VALUES (?1, (SELECT coalesce(max(number), 0) + 1 FROM recipients WHERE case_id = ?1),
-                         ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
+                         ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
             )?
             .execute(params![
                 case,
@@ -292,6 +314,8 @@ fn admit_recipient(
                 new.state,
                 domain.as_ref().map_or("", Domain::as_str),
                 stuck_at,
+                written,
+                unwritten,
             ])?;
             let id = tx.last_insert_rowid();
             if !is_new {
@@ -311,7 +335,7 @@ fn admit_recipient(
             };
             decide(tx, case, &[(id, action)], &by)?;
         }
-        None if new.state == RecipientState::Open && whole.asked == Asked::Sender => {
+        None if new.state == RecipientState::Open && asked == Asked::Sender => {
             owe(tx, id, News::Stuck)?;
         }
         None => {}

@@ -6,7 +6,7 @@ use super::consents::end_of_domain;
 use super::news::{forget, owe_if_told};
 use super::{Store, StoreError, now_ms, record};
 use crate::address::Address;
-use crate::case::{Case, CaseId, CaseState, MessageKey, News, Recipient, RecipientState};
+use crate::case::{Case, CaseId, CaseState, MessageKey, News, Recipient, RecipientState, Written};
 use crate::postfix::QueueId;
 
 pub(super) const CASE_COLUMNS: &str = "id, queue_id, sender, arrival, subject, message_id, retry_until, state, opened_at, notified_at, source, asked, closed_at, closed_why, redacted_at, held_at";
@@ -45,6 +45,18 @@ pub(super) fn case_of(row: &Row<'_>) -> rusqlite::Result<Case> {
         redacted_at: row.get(14)?,
         held_at: row.get(15)?,
     })
+}
+
+/// What the sender wrote, from the columns `written` and `unwritten`.
+pub(super) fn written(row: &Row<'_>, first: usize) -> rusqlite::Result<Written> {
+    if row.get(first + 1)? {
+        return Ok(Written::Never);
+    }
+    let text: String = row.get(first)?;
+    if text.is_empty() {
+        return Ok(Written::Same);
+    }
+    row.get(first).map(Written::Other)
 }
 
 pub(super) fn sender_column(key: &MessageKey) -> &str {
@@ -125,13 +137,14 @@ impl Store {
             connection
                 .prepare_cached(
                     "SELECT id, number, address, failure, status, detail, may_send, state, stuck_at, passage, passage_at,
-                     passage_detail FROM recipients WHERE case_id = ?1 ORDER BY number",
+                     passage_detail, written, unwritten FROM recipients WHERE case_id = ?1 ORDER BY number",
                 )?
                 .query_map([case], |row| {
                     Ok(Recipient {
                         id: row.get(0)?,
                         number: row.get(1)?,
                         address: row.get(2)?,
+                        written: written(row, 12)?,
                         failure: row.get(3)?,
                         status: row.get(4)?,
                         detail: row.get(5)?,

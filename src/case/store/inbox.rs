@@ -22,6 +22,9 @@ const BATCH_RECIPIENTS: usize = 300;
 /// Which cases are a sender's: open, and asked about. Parameter 1 is the sender.
 const OWN: &str = "c.person = ?1 AND c.state = 'open' AND c.asked = 'sender'";
 
+/// Which recipients of these wait for the sender, who is to see only what the sender wrote.
+const WAITS: &str = "r.state IN ('open', 'kept') AND NOT r.unwritten";
+
 /// What waits for a sender, in numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct InboxSummary {
@@ -101,7 +104,7 @@ impl Store {
                     "SELECT count(DISTINCT c.id), count(*), ifnull(sum(r.may_send), 0), count(DISTINCT r.domain),
                             ifnull(max(coalesce(r.stuck_at, c.opened_at)), 0)
                      FROM cases c CROSS JOIN recipients r ON r.case_id = c.id
-                     WHERE {OWN} AND r.state IN ('open', 'kept')"
+                     WHERE {OWN} AND {WAITS}"
                 ))?
                 .query_row([person(sender)], |row| {
                     Ok(InboxSummary {
@@ -128,7 +131,7 @@ impl Store {
             connection
                 .prepare_cached(&format!(
                     "SELECT r.domain, count(*) FROM cases c CROSS JOIN recipients r ON r.case_id = c.id
-                     WHERE {OWN} AND r.state IN ('open', 'kept')
+                     WHERE {OWN} AND {WAITS}
                      GROUP BY r.domain ORDER BY count(*) DESC, r.domain LIMIT ?2"
                 ))?
                 .query_map(params![person(sender), row_count(limit)], |row| {
@@ -152,7 +155,7 @@ impl Store {
             connection
                 .prepare_cached(&format!(
                     "SELECT {CASE_COLUMNS} FROM cases c WHERE {OWN} AND EXISTS
-                         (SELECT 1 FROM recipients r WHERE r.case_id = c.id AND r.state IN ('open', 'kept'))
+                         (SELECT 1 FROM recipients r WHERE r.case_id = c.id AND {WAITS})
                      ORDER BY c.arrival, c.opened_at, c.id LIMIT ?2 OFFSET ?3"
                 ))?
                 .query_map(
@@ -241,7 +244,7 @@ impl Store {
             connection
                 .prepare_cached(&format!(
                     "SELECT count(*) FROM cases c CROSS JOIN recipients r ON r.case_id = c.id
-                     WHERE {OWN} AND r.state IN ('open', 'kept') AND NOT r.may_send
+                     WHERE {OWN} AND {WAITS} AND NOT r.may_send
                        AND (?2 IS NULL OR r.domain = ?2) AND coalesce(r.stuck_at, c.opened_at) <= ?3"
                 ))?
                 .query_row(params![person(bulk.sender), bulk.domain, bulk.seen], |row| {
@@ -328,7 +331,7 @@ fn told(
 /// Which recipients a decision in bulk is about. What is kept already need not be kept once more. Parameters: 2 action,
 /// 3 domain, 4 seen.
 const MEANT: &str =
-    "(r.state = 'open' OR r.state = 'kept' AND ?2 <> 'keep') AND (?2 <> 'send' OR r.may_send)
+    "(r.state = 'open' OR r.state = 'kept' AND ?2 <> 'keep') AND NOT r.unwritten AND (?2 <> 'send' OR r.may_send)
     AND (?3 IS NULL OR r.domain = ?3) AND coalesce(r.stuck_at, c.opened_at) <= ?4";
 
 /// The next case, after `mark`, that a decision in bulk is about.

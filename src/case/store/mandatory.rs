@@ -177,7 +177,7 @@ struct Waiting {
 fn enforce(tx: &Transaction<'_>, domain: &Domain, by: &str) -> rusqlite::Result<Vec<Affected>> {
     let waiting: Vec<Waiting> = tx
         .prepare(
-            "SELECT c.id, c.asked, c.queue_id, r.id, r.address, r.state, r.failure FROM cases c JOIN recipients r ON r.case_id = c.id
+            "SELECT c.id, iif(r.unwritten, 'nobody', c.asked), c.queue_id, r.id, r.address, r.state, r.failure FROM cases c JOIN recipients r ON r.case_id = c.id
              WHERE c.state = 'open' AND r.state IN ('open', 'kept', 'releasing') ORDER BY c.opened_at, c.id, r.number",
         )?
         .query_map([], |row| {

@@ -191,8 +191,11 @@ impl Store {
                 )?
                 .execute([recipient])?;
                 let asked: Asked = tx
-                    .prepare_cached("SELECT asked FROM cases WHERE id = ?1")?
-                    .query_row([planned.case], |row| row.get(0))?;
+                    .prepare_cached(
+                        "SELECT iif(r.unwritten, 'nobody', c.asked) FROM cases c JOIN recipients r ON r.case_id = c.id
+                         WHERE r.id = ?1",
+                    )?
+                    .query_row([recipient], |row| row.get(0))?;
                 let state = match asked {
                     _ if !failure.is_senders_matter() => RecipientState::NotOffered,
                     Asked::Sender => RecipientState::Open,

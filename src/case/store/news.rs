@@ -3,10 +3,11 @@
 
 use rusqlite::{Transaction, params};
 
+use super::cases::written;
 use super::people::person;
 use super::{CLAIM_LIFE_MS, Store, StoreError, alerts, now_ms, record};
 use crate::address::Address;
-use crate::case::{CaseId, ConsentId, News};
+use crate::case::{CaseId, ConsentId, News, Written};
 
 /// A piece of news that somebody is still to be told.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,6 +22,8 @@ pub struct Owed {
     pub since: i64,
     /// The recipient's address.
     pub address: Address,
+    /// What the sender wrote.
+    pub written: Written,
     /// The remembered choice behind it.
     pub consent: Option<ConsentId>,
     /// What was said about it in the may instance, after it was released.
@@ -59,7 +62,7 @@ impl Store {
                 .prepare_cached(
                     "SELECT o.recipient_id, r.case_id, o.news, o.since, r.address,
                        (SELECT max(d.consent_id) FROM decisions d WHERE d.recipient_id = r.id AND d.action <> 'keep'),
-                       r.passage_detail
+                       r.passage_detail, r.written, r.unwritten
                      FROM owed o JOIN recipients r ON r.id = o.recipient_id JOIN cases c ON c.id = r.case_id
                      WHERE o.sender = ?1 AND (o.news <> 'stuck' OR abs(o.since - ?2) >= ?4 OR c.source <> 'notice'
                                               OR c.notified_at IS NOT NULL)
@@ -76,6 +79,7 @@ impl Store {
                         address: row.get(4)?,
                         consent: row.get(5)?,
                         said: row.get(6)?,
+                        written: written(row, 7)?,
                     })
                 })?
                 .collect()
@@ -121,12 +125,12 @@ impl Store {
     }
 }
 
-/// Owes the sender of the recipient's message some news.
+/// Owes the sender of the recipient's message some news, if the sender knows of the recipient.
 pub(super) fn owe(tx: &Transaction<'_>, recipient: i64, news: News) -> rusqlite::Result<()> {
     tx.prepare_cached(
         "INSERT INTO owed (recipient_id, news, sender, since)
          SELECT r.id, ?2, c.person, ?3 FROM recipients r JOIN cases c ON c.id = r.case_id
-         WHERE r.id = ?1 AND c.sender <> '' AND c.asked = 'sender'
+         WHERE r.id = ?1 AND c.sender <> '' AND c.asked = 'sender' AND NOT r.unwritten
          ON CONFLICT DO NOTHING",
     )?
     .execute(params![recipient, news, now_ms()])?;
@@ -143,7 +147,7 @@ pub(super) fn owe_or_alert(
 ) -> rusqlite::Result<()> {
     let (told, sender, queue_id, address) = tx
         .prepare_cached(
-            "SELECT c.asked = 'sender', c.sender, c.queue_id, r.address
+            "SELECT c.asked = 'sender' AND NOT r.unwritten, c.sender, c.queue_id, r.address
              FROM recipients r JOIN cases c ON c.id = r.case_id WHERE r.id = ?1",
         )?
         .query_row([recipient], |row| {

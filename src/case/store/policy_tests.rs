@@ -56,6 +56,7 @@ fn found(queue_id: &str, to: &str, failure: Failure) -> Found {
         source: Source::Notice,
         deferred: vec![Deferred {
             address: address(to),
+            written: crate::case::Written::Same,
             words: failure,
             host: None,
             standing: Standing::Free,
@@ -76,6 +77,7 @@ fn judged(action: Option<(Action, Actor)>, consent: Option<ConsentId>, asked: As
         asked,
         recipients: vec![NewRecipient {
             address: address("one@x.test"),
+            written: crate::case::Written::Same,
             failure: Failure::NotOffered,
             status: "4.7.801".to_owned(),
             detail: String::new(),
@@ -164,7 +166,7 @@ fn a_remembered_choice_covers_what_it_was_given_for_and_nothing_else() {
             &store,
             config,
             Some(&address(from)),
-            false,
+            config.senders.judge(Some(&address(from)), false),
             &address(to),
             failure,
             &Standing::Free,
@@ -223,7 +225,7 @@ fn a_remembered_choice_that_has_ended_is_not_used() {
             &store,
             &config(),
             Some(&from),
-            false,
+            config().senders.judge(Some(&from), false),
             &to,
             Failure::NotOffered,
             &Standing::Free,

@@ -25,6 +25,7 @@ fn address(text: &str) -> Address {
 fn closed_case(store: &Store, queue_id: &str, sender: Option<&str>) -> CaseId {
     let recipient = |to: &str| NewRecipient {
         address: address(to),
+        written: crate::case::Written::Same,
         failure: Failure::NotOffered,
         status: "4.7.801".to_owned(),
         detail: "secret detail".to_owned(),

@@ -12,6 +12,7 @@ pub(super) fn store() -> (tempfile::TempDir, Store) {
 pub(super) fn new_case(queue_id: &str, arrival: i64) -> NewCase {
     let recipient = |address: &str, state, may_send| NewRecipient {
         address: address.parse().unwrap(),
+        written: crate::case::Written::Same,
         failure: Failure::NotOffered,
         status: "4.7.801".to_owned(),
         detail: String::new(),

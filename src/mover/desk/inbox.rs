@@ -13,7 +13,8 @@ use super::{Desk, DeskError, choices, views};
 use crate::address::Address;
 use crate::case::store::{Bulk, BulkDecided, BulkMark, CaseChoices, MoveId};
 use crate::case::{
-    Action, Actor, Asked, Case, CaseId, CaseState, MoveStep, Outcome, RecipientState, SenderId,
+    Action, Actor, Asked, Case, CaseId, CaseState, MoveStep, Outcome, Recipient, RecipientState,
+    SenderId,
 };
 use crate::domain::Domain;
 use crate::web::facts::{PAGE_DOMAINS, PAGE_MESSAGES, PAGE_RECIPIENTS};
@@ -81,7 +82,7 @@ impl Desk {
         let open = self.store.recipients(case.id)?;
         let open = open
             .into_iter()
-            .filter(|recipient| recipient.state.is_open());
+            .filter(|recipient| recipient.state.is_open() && recipient.is_senders());
         let open: BTreeMap<i64, i64> = open
             .map(|recipient| (recipient.number, recipient.id))
             .collect();
@@ -216,7 +217,8 @@ impl Desk {
             if case.state == CaseState::Open {
                 self.settle(&case)?;
             }
-            let recipients = self.store.recipients(case.id)?;
+            let mut recipients = self.store.recipients(case.id)?;
+            recipients.retain(Recipient::is_senders);
             let mut wanted = Vec::new();
             for (number, action) in choices {
                 let recipient = choices::numbered(number, &recipients)?;
@@ -286,10 +288,12 @@ impl Desk {
         let mut details = Vec::new();
         for one in order.into_iter().take(DETAILS) {
             if let Some(case) = self.store.case(one.case)? {
+                let recipients = self.store.recipients(case.id)?;
+                let found = recipients.iter().find(|known| known.id == one.recipient);
                 details.push(DetailView {
                     token: self.case_token(&case),
                     subject: case.subject,
-                    address: one.address.as_str().to_owned(),
+                    name: found.map_or_else(|| one.address.as_str().to_owned(), Recipient::name),
                     outcome: one.outcome,
                 });
             }

@@ -207,10 +207,11 @@ impl Desk {
         Ok(Answer::Case(Box::new(self.view(&shown)?)))
     }
 
-    /// The recipients of a case as they stand, those that have left the queue by themselves included.
+    /// The recipients of a case that its sender may see as they stand, those that have left the queue by themselves included.
     fn seen_now(&self, case: &Case) -> Result<Vec<Recipient>, StoreError> {
         let seen = self.look(case)?;
         let mut recipients = self.store.recipients(case.id)?;
+        recipients.retain(Recipient::is_senders);
         for recipient in &mut recipients {
             if let Some((_, state)) = seen.iter().find(|(id, _)| *id == recipient.id) {
                 recipient.state = *state;
@@ -225,7 +226,8 @@ impl Desk {
         decision: &Decision,
         client: &str,
     ) -> Result<Answer, DeskError> {
-        let recipients = self.store.recipients(case.id)?;
+        let mut recipients = self.store.recipients(case.id)?;
+        recipients.retain(Recipient::is_senders);
         let choices = choices::of_case(decision, &recipients)?;
         let decided = match decision {
             Decision::Same {

@@ -38,12 +38,18 @@ impl Desk {
     pub(super) fn view(&self, decided: &Decided) -> Result<CaseView, DeskError> {
         let case = &decided.case;
         let mut recipients = Vec::with_capacity(decided.recipients.len());
-        let waits = decided.recipients.iter().any(|(one, _)| is_decided(one));
+        let senders = || {
+            decided
+                .recipients
+                .iter()
+                .filter(|(one, _)| one.is_senders())
+        };
+        let waits = senders().any(|(one, _)| is_decided(one));
         let held = case.held_at.is_some() && case.state != CaseState::Closed;
         let hindered = waits
             && (self.store.hindrance(case.id)?.is_some()
                 || !self.store.conflicts(case.id)?.is_empty());
-        for (recipient, outcome) in &decided.recipients {
+        for (recipient, outcome) in senders() {
             let may_remember = recipient.state.is_open() && self.may_remember(case, recipient)?;
             let mut view = recipient_view(recipient, may_remember, *outcome);
             view.held = held && is_decided(recipient);
@@ -89,6 +95,7 @@ pub(super) fn recipient_view(
     RecipientView {
         number: recipient.number,
         address: recipient.address.as_str().to_owned(),
+        name: recipient.name(),
         domain: domain.map(String::from).unwrap_or_default(),
         failure: recipient.failure,
         detail: recipient.detail.clone(),
