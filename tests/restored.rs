@@ -117,7 +117,7 @@ fn what_a_lost_move_has_left_is_found_and_explained() {
         assert_eq!(stage.sandbox.delivered(to).len(), 0, "{}", point.name);
         assert_eq!(
             held(&stage, Instance::May),
-            [copy.clone()],
+            vec![copy.clone()],
             "{}",
             point.name
         );

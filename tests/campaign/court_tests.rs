@@ -33,6 +33,7 @@ fn released() -> Row {
         copy: Some("BBBBBB".to_owned()),
         stuck_at: Some(NOW),
         may_send: true,
+        judged_late: false,
     }
 }
 

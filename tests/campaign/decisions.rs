@@ -86,7 +86,7 @@ impl Court<'_> {
                     // No server that the encrypt instance talks to over TLS in a campaign refuses for good later on.
                     Outcome::AlreadyReturned => false,
                     Outcome::NotPossible => {
-                        row.is_none_or(|row| !row.may_send)
+                        row.is_none_or(|row| !row.may_send || row.judged_late)
                             || plan::domain_of(to).fate == Fate::Busy
                     }
                 };

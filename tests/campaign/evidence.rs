@@ -49,6 +49,8 @@ pub struct Row {
     pub copy: Option<String>,
     pub stuck_at: Option<i64>,
     pub may_send: bool,
+    /// Could it not be judged at first, as the mover was away? It could not be sent until then.
+    pub judged_late: bool,
 }
 
 /// Everything.
@@ -226,7 +228,8 @@ fn rows(stage: &Stage) -> BTreeMap<String, Vec<Row>> {
         .prepare(
             "SELECT r.address, c.id, c.queue_id, c.sender, r.state, d.action, d.actor, d.decided_at,
                     EXISTS (SELECT 1 FROM decisions k WHERE k.recipient_id = r.id AND k.action = 'keep'),
-                    m.outcome, v.step, v.copy_name, r.stuck_at, r.may_send
+                    m.outcome, v.step, v.copy_name, r.stuck_at, r.may_send,
+                    EXISTS (SELECT 1 FROM events e WHERE e.case_id = c.id AND e.recipient = r.address AND e.what IN ('judged', 'offered', 'failure-changed'))
              FROM cases c JOIN recipients r ON r.case_id = c.id
              LEFT JOIN decisions d ON d.recipient_id = r.id AND d.action <> 'keep'
              LEFT JOIN move_recipients m ON m.recipient_id = r.id
@@ -253,6 +256,7 @@ fn rows(stage: &Stage) -> BTreeMap<String, Vec<Row>> {
             copy: text(11),
             stuck_at: row.get(12).expect("a time"),
             may_send: row.get(13).expect("yes or no"),
+            judged_late: row.get(14).expect("yes or no"),
         });
     }
     found
