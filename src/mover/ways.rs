@@ -5,6 +5,7 @@
 //! mover, by the hook through [`super::facts`], and by the admin's command. What can't be found out is unknown, never free.
 
 use std::collections::HashMap;
+use std::io;
 use std::net::IpAddr;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
@@ -311,8 +312,18 @@ pub fn ask_route(
         name => name,
     };
     let socket = instance.queue_directory.join("private").join(rewrite);
-    resolve(&socket, sender, address)
-        .map_err(|error| format!("cannot ask {}: {error}", socket.display()))
+    resolve(&socket, sender, address).map_err(|error| {
+        let stopped = matches!(
+            error.kind(),
+            io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused
+        );
+        let hint = if stopped {
+            "; is the encrypt instance stopped?"
+        } else {
+            ""
+        };
+        format!("cannot ask {}: {error}{hint}", socket.display())
+    })
 }
 
 /// A hop of our own that is reached with mandatory TLS.
