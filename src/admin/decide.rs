@@ -118,7 +118,11 @@ fn by_myself(config: &Config, store: Arc<Store>, order: &Order) -> Result<Report
     let encrypt = Instance::load(&config.encrypt.config_dir)?;
     let may = Instance::load(&config.may.config_dir)?;
     let _lock = control::lock(&config.mover.run_dir, &may.queue_directory)?;
-    reconcile(&store, &encrypt, &may)?;
+    // As when the mover starts: a queue that can't be listed must not stop an order about another message. What it may
+    // have hidden is on hold, and waits as what an administrator holds does.
+    if let Err(why) = reconcile(&store, &encrypt, &may) {
+        warn!("{why}; the hold queues are not compared with the journal now");
+    }
     let engine = Arc::new(Engine::new(
         Arc::clone(&store),
         encrypt,

@@ -31,9 +31,14 @@ fn the_link_reaches_nobody_but_the_envelope_sender(stage: &Stage) {
         header(&notification, "To").as_deref(),
         Some("alice@sender.test")
     );
-    for name in ["Cc", "Bcc", "Reply-To"] {
+    for name in ["Cc", "Bcc"] {
         assert_eq!(header(&notification, name), None, "{name}");
     }
+    // Who is to be asked, by the configuration; whatever the message says of replies.
+    assert_eq!(
+        header(&notification, "Reply-To").as_deref(),
+        Some("helpdesk@sender.test")
+    );
     assert_eq!(stage.sandbox.inbox().len(), 1);
     let link = crate::common::link(&notification);
     assert_eq!(stage.post(&link, "action=send").status, 200);
