@@ -15,7 +15,7 @@ jobs=${TEST_JOBS:-$(($(nproc) + 1))}
 # some of what Postfix shows is there for milliseconds.
 alone="browser browser_many web_browser endings passages late"
 # Of the others the longest first: then the last one to end does not keep everybody waiting.
-long="crash_meddling faults campaign damaged reminders letters census crash courier courier_kept"
+long="check crash_meddling faults campaign damaged reminders letters census crash courier courier_kept"
 
 logs=$(mktemp -d)
 trap 'rm -rf "$logs"' EXIT
