@@ -4,17 +4,15 @@
 //! libfaketime tells our processes another time than the system's, which stays as it is, and so does Postfix's. Mover,
 //! hook, ear and courier get it by LD_PRELOAD and read the offset anew at each question; clocks that nobody can set are
 //! left alone, as a jump leaves them. The web child can't have it: it may not open a file, and it does not ask for the
-//! time (the mover tells it, in numbers). The mover gives its children an environment of its own, so the courier gets
-//! the library from a script that takes the program's place once the mover runs.
+//! time (the mover tells it, in numbers). The mover gives its children an environment of its own; in a build for tests
+//! the courier's has the library.
 
-use std::fs::{self, Permissions};
-use std::os::unix::fs::PermissionsExt as _;
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::thread;
 
 use jiff::{Timestamp, tz::TimeZone};
 use posttls::sandbox::Instance;
-use rustix::process::Signal;
 
 use crate::common::remote::subjects;
 use crate::common::{Stage, link, request};
@@ -116,39 +114,6 @@ fn start(stage: &Stage, clock: &Clock, more: &[(&str, &str)]) {
     stage.sandbox.start_httpd(&environment).expect("it starts");
 }
 
-/// Has the courier go by this clock, too, and waits until it does.
-fn courier_too(stage: &Stage, clock: &Clock) {
-    let program = stage.sandbox.program("posttls-httpd");
-    let itself = program.with_file_name("httpd-itself");
-    fs::hard_link(&program, &itself).expect("a link");
-    let settings = clock.environment();
-    let settings = settings
-        .iter()
-        .map(|(name, value)| format!(" {name}={value}"));
-    let script = format!(
-        "#!/bin/sh\ncase \"$*\" in *--courier*) export{};; esac\nexec {} \"$@\"\n",
-        settings.collect::<String>(),
-        itself.display()
-    );
-    let new = program.with_file_name("new");
-    fs::write(&new, script).expect("a script");
-    fs::set_permissions(&new, Permissions::from_mode(0o755)).expect("a mode");
-    fs::rename(new, program).expect("a script");
-    let started = || stage.log().matches("posttls/courier").count();
-    stage.logged("shut in");
-    let before = started();
-    stage.signal_mover(Signal::HUP);
-    stage.wait("another courier", || {
-        let log = stage.log();
-        let mut lines = log.lines().filter(|line| line.contains("posttls/courier"));
-        lines.nth(before)?;
-        log.lines()
-            .rfind(|line| line.contains("posttls/courier"))
-            .is_some_and(|line| line.ends_with(": started"))
-            .then_some(())
-    });
-}
-
 /// Has this program logged a line with these words, by a clock that is so many hours off?
 fn logged_by(stage: &Stage, program: &str, words: &str, hours: i64) {
     let zone = TimeZone::system();
@@ -186,7 +151,6 @@ fn back_and_ahead_while_all_runs_it_loses_and_doubles_nothing() {
         &clock,
         &[("FAILPOINTS", "move::copied=1*sleep(1500)")],
     );
-    courier_too(&stage, &clock);
     let (first, page) = told(
         &stage,
         "alice",
