@@ -6,7 +6,7 @@ cd "$(dirname "$0")/.."
 . tests/prepare.sh
 need_root "./tests/run.sh $*"
 need_cargo
-need_packages postfix openssl faketime gcc g++ libc6-dev chromium nginx-light
+need_packages postfix libsasl2-modules openssl faketime gcc g++ libc6-dev chromium nginx-light
 export INSTA_UPDATE=no CARGO_TERM_COLOR=never
 
 # Test programs that run at once. They mostly wait (for Postfix, for time to pass), so there is room for more than cores.
