@@ -34,7 +34,7 @@ pub struct Found {
     pub retry_until: Option<i64>,
     /// How it was found.
     pub source: Source,
-    /// Says its header that a program has sent it?
+    /// Does its header say that a program sent it?
     pub automatic: bool,
     /// Is it on hold? Then an admin is at it, and nobody is asked before the admin lets it go.
     pub held: bool,

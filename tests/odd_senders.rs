@@ -116,7 +116,7 @@ fn whom_smtp_cannot_name_is_given_up_once_and_the_admin_hears_the_truth() {
     let stage = Stage::configured(&[("notification", "admin_address", "\"admin@sender.test\"")]);
     // smtpd(8) takes no such sender; a local program can put it into the queue.
     let queue_id = sendmail(&stage, "alice@sen\\>der.test");
-    let told = stage.mail("PostTLS: senders can't be written to");
+    let told = stage.mail("PostTLS: mail to senders can't be composed");
     assert!(
         told.text.contains(&queue_id) && told.text.contains("it is not tried again"),
         "{}",

@@ -113,7 +113,7 @@ fn what_an_admin_holds_stays_until_the_admin_lets_it_go() {
     let to = ["bob@plain.test", "eve@plain.test"];
     let (queue_id, link) = stage.stuck(&to, "held");
     hold(&stage, &queue_id);
-    let holds = "Your administrator holds this message";
+    let holds = "Your administrator is holding this message";
     assert!(stage.get(&link).body.contains(holds));
     let said = stage.said(&["case", &queue_id]);
     assert!(said.contains("ON HOLD by an administrator since"), "{said}");

@@ -87,8 +87,8 @@ pub fn drop_capabilities() -> io::Result<()> {
     Ok(set_capabilities(None, none)?)
 }
 
-/// What every process does that Postfix starts for us: it has no capability, gains no privilege by running a set-user-ID program, and keeps
-/// its memory to itself.
+/// Confines a process that Postfix starts for us: no capability, no privilege by a set-user-ID program, memory
+/// closed to others.
 ///
 /// # Errors
 /// When the system refuses.

@@ -67,7 +67,7 @@ pub(super) struct Rounds<'a> {
     /// Ceilings of which the admin has been told, and until when by [`ticks`] that is enough.
     ceilings: HashMap<String, i64>,
     cleaned_at: Option<i64>,
-    /// When it was last looked for released mail that still waits, by [`ticks`].
+    /// When released mail that still waits was last looked for, by [`ticks`].
     looked_at: Option<i64>,
     ended: &'a AtomicBool,
     /// Since when a mail is being written, by [`ticks`]; 0 for none. For who watches that it does not hang.

@@ -26,7 +26,7 @@ use crate::web::protocol::{receive, send};
 
 /// How long one who asks may be silent, or not take the answer.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// Conversations at the same time; who comes then is told nothing, and asks again by its next sight.
+/// Conversations at the same time; who comes then is told nothing, and asks again at its next sighting.
 const AT_ONCE: usize = 64;
 
 /// Answers in threads of its own. `store` belongs to the user who may ask.

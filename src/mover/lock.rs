@@ -109,7 +109,7 @@ fn take_file(spool: &Path) -> Result<File, LockError> {
     }
 }
 
-/// Has a mover of an older version, which locks the directory itself, this inode? Anybody may lock it: only one who is root
+/// Is this inode locked by a mover of an older version, which locks the directory itself? Anybody may lock it: only one who is root
 /// and one of our programs counts.
 fn is_locked_by_a_mover(inode: u64) -> bool {
     let locks = fs::read_to_string("/proc/locks").unwrap_or_default();

@@ -291,7 +291,7 @@ impl Ways {
         if known.demands.len() >= MOST {
             known.demands.clear();
         }
-        // Also what failed: a server that does not answer must not be waited for once for each recipient.
+        // Failures are remembered, too: a server that does not answer must not be waited for once for each recipient.
         known.demands.insert(key, (Instant::now(), demand.clone()));
         demand
     }

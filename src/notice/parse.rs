@@ -51,7 +51,7 @@ pub struct Original {
     pub subject: Option<String>,
     /// `Date`, in Unix seconds.
     pub date: Option<i64>,
-    /// Says the header that a program has sent it? See [`automatic::by_field`].
+    /// Does the header say that a program sent it? See [`automatic::by_field`].
     pub automatic: bool,
     /// `Message-ID` with its angle brackets, if it may stand in `In-Reply-To` as it is: one, printable ASCII, at most
     /// 500 octets (RFC 5322 section 3.6.4).

@@ -171,7 +171,7 @@ pub struct Probed {
     pub refused: Option<(String, bool)>,
 }
 
-/// Opens a session as for a letter, with the same greeting, TLS, credentials and sender; asks whether the server takes
+/// Opens a session as for a mail, with the same greeting, TLS, credentials and sender; asks whether the server takes
 /// mail for an address, and ends it: nothing is sent.
 ///
 /// # Errors

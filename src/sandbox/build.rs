@@ -82,7 +82,7 @@ pub(super) fn lay_out(options: &UpOptions, ports: &Ports, nonce: &str) -> Result
         write(&place.config.join("master.cf"), &master, 0o644)?;
         if instance == Instance::Mx {
             make_certificate(place.config, "tls")?;
-            // One that whoever trusts the first one does not.
+            // A second one; who trusts the first does not trust it.
             make_certificate(place.config, "other")?;
         } else {
             write(

@@ -139,9 +139,9 @@ const UNTOUCHED: Fault = Fault::BadForm(form::BadForm::NothingChosen);
 /// Why a page with a form is shown.
 #[derive(Clone, Copy)]
 enum Sent {
-    /// Its form was not sent without a choice.
+    /// No form was sent, or one with a choice.
     Not,
-    /// It was.
+    /// Its form was sent without a choice.
     Untouched,
 }
 

@@ -7,7 +7,7 @@ use crate::postfix::Settings;
 use crate::postfix::mirror::{self, Difference, Side};
 use crate::postfix::settings::list;
 
-/// Differences that are shown with both values; of the others the name is.
+/// How many differences are shown with both values; the others by name only.
 const SHOWN: usize = 3;
 
 /// Is mail that the may instance sends as welcome elsewhere as that of the encrypt instance?
@@ -48,7 +48,7 @@ const RELAY_RULES: [&str; 6] = [
     "check_relay_domains",
 ];
 
-/// Who had no other relay rule than those in smtpd_recipient_restrictions has none when ours take their place.
+/// If the only relay rules were in smtpd_recipient_restrictions, none is left when ours take their place.
 pub(super) fn relay_rules(at: &Context<'_>) -> Outcome {
     let settings = at.encrypt()?;
     let mut without = Vec::new();

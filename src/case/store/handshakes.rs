@@ -8,13 +8,13 @@ use super::{Store, StoreError, now_ms};
 use crate::case::alert;
 use crate::domain::Domain;
 
-/// So many domains make a suspicion.
+/// This many domains make a suspicion.
 pub const DOMAINS: i64 = 5;
 /// Within this time, in minutes.
 pub const MINUTES: i64 = 10;
-/// As long it stands after the last such sight.
+/// How long the suspicion stands after the last such failure.
 const STANDS_MS: i64 = 30 * 60_000;
-/// A domain that has failed within this time before is none that has begun to.
+/// A domain that already failed within this time before does not count.
 const USUAL_MS: i64 = 60 * 60_000;
 
 /// What several failures at once say.

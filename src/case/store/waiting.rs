@@ -13,7 +13,7 @@ const HOUR_MS: i64 = 3_600_000;
 /// So many in one transaction: the hook waits for it.
 const BATCH: i64 = 200;
 
-/// A recipient of whom it is owed now that it waits.
+/// A recipient whose sender is to be told that it still waits.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StillWaiting {
     /// The message.
