@@ -14,7 +14,7 @@ use super::steps::Steps;
 use super::{Envelope, Lookout, MoveError, Ways, handover, late, source};
 use crate::address::Address;
 use crate::case::store::{Decider, Move, MoveId, MoveRecipient, Refused, Store};
-use crate::case::{Action, Actor, CaseId, Failure, MessageKey, MoveStep, policy};
+use crate::case::{Action, Actor, CaseId, Failure, MessageKey, MoveStep, alert, policy};
 use crate::config::Offer;
 use crate::facts::Standing;
 use crate::postfix::instance::PostfixError;
@@ -277,7 +277,7 @@ impl Engine {
                 .ok_or(MoveError::NoSuchMove(id.0))?;
             let waits = match journal.step {
                 MoveStep::Planned => {
-                    let journal = self.forbid(&pair, key, journal)?;
+                    let journal = self.forbid(&pair, &steps, journal)?;
                     if journal.recipients.is_empty() {
                         return Ok(Progress::Ended);
                     }
@@ -296,7 +296,10 @@ impl Engine {
 
     /// Takes those out of a move that must not be sent, whoever decided it: what was free when it was offered may be under
     /// a demand by now. Nothing was touched yet, so they are as before their decision.
-    fn forbid(&self, pair: &Pair, key: &MessageKey, journal: Move) -> Result<Move, MoveError> {
+    ///
+    /// A crash may have left our hold on it: that ends before the move does, and while it can't be judged.
+    fn forbid(&self, pair: &Pair, steps: &Steps<'_>, journal: Move) -> Result<Move, MoveError> {
+        let key = steps.key;
         let sent = |one: &&MoveRecipient| one.action == Action::Send;
         if !journal.recipients.iter().any(|one| sent(&one)) {
             return Ok(journal);
@@ -323,6 +326,7 @@ impl Engine {
                 Standing::Free => {}
                 Standing::Demanded(_) if one.overruled => {}
                 Standing::Unknown(why) => {
+                    steps.let_go(&journal);
                     return Err(MoveError::Unjudged {
                         queue_id: key.queue_id.clone(),
                         why: why.clone(),
@@ -331,6 +335,12 @@ impl Engine {
                 _ => {
                     let why = standing.remark().unwrap_or_default();
                     warn!("{}: to=<{}>, not sent: {why}", key.queue_id, one.address);
+                    if matches!(standing, Standing::Ours(_)) {
+                        // No sender can help it, and the next look finds nothing new in it.
+                        let cause = format!("{}{why}", alert::LOCAL_FAULT);
+                        let detail = format!("{}: to=<{}>", key.queue_id, one.address);
+                        self.store.raise_alert(&cause, &detail)?;
+                    }
                     refused.push(Refused {
                         recipient: one.id,
                         failure: standing.kind(Failure::NotOffered),
@@ -343,6 +353,7 @@ impl Engine {
         if refused.is_empty() {
             return Ok(journal);
         }
+        steps.end_hold(&journal)?;
         self.store.refuse(&journal, &refused)?;
         let left = self.store.load_move(journal.id)?;
         left.ok_or(MoveError::NoSuchMove(journal.id.0))

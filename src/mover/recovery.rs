@@ -73,10 +73,8 @@ impl Steps<'_> {
             (Queue::Hold, Copied::Unneeded | Copied::NotReady | Copied::Ready) if sealed => {
                 self.mark(journal, &source, &outcomes)
             }
-            (Queue::Hold, Copied::Unneeded | Copied::NotReady) if strange.is_empty() => {
-                self.mark(journal, &source, &outcomes)
-            }
-            // Nothing was sent and nothing can be doubled: as if the move had never begun.
+            // Nothing was sent and nothing can be doubled: as if the move had never begun. So it is judged again, too:
+            // what may have come meanwhile is an attempt that failed otherwise, or a policy.
             (_, Copied::Unneeded) => self.start_over(journal, None),
             (_, Copied::Missing) if strange.is_empty() => self.start_over(journal, None),
             (_, Copied::NotReady) if strange.is_empty() => self.start_over(journal, copy.as_ref()),

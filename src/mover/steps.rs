@@ -76,8 +76,9 @@ impl Steps<'_> {
             Ok(Prepared::Waits(reason)) => return Ok(Some(reason)),
             Ok(Prepared::Gone) => return self.leave_undone(journal),
             Ok(Prepared::Refused(refused)) => {
-                // In this order: once its decisions are undone, a move may have no recipients and no say.
-                self.let_go(journal);
+                // In this order: once its decisions are undone, a move may have no recipients, and nobody else would end
+                // its hold.
+                self.end_hold(journal)?;
                 self.store.refuse(journal, &refused)?;
                 return Ok(None);
             }
@@ -136,11 +137,18 @@ impl Steps<'_> {
                 Sighting::Queued(Queue::Deferred) => {
                     self.store.remember_hold(journal.id, Some(false))?;
                     fail_point!("move::about-to-hold");
-                    if self.encrypt.hold_deferred(&self.key.queue_id)? {
+                    let held = self.encrypt.hold_deferred(&self.key.queue_id);
+                    if matches!(held, Ok(true)) {
                         fail_point!("move::held");
                         return Ok(None);
                     }
-                    self.store.remember_hold(journal.id, None)?;
+                    // A command that failed may have held it all the same. One that did not must not make a hold that
+                    // comes later ours.
+                    let now = source::sight(self.encrypt, self.key)?.0;
+                    if held.is_ok() || !matches!(now, Sighting::Queued(Queue::Hold)) {
+                        self.store.remember_hold(journal.id, None)?;
+                    }
+                    held?;
                 }
                 // The queue manager has the message in memory, and would go on delivering it whatever its file says.
                 Sighting::Queued(Queue::Active | Queue::Incoming) => {}
@@ -199,24 +207,26 @@ impl Steps<'_> {
 
     /// Undoes our hold while nothing else has changed: what keeps a move from beginning (a limit, a full disk) may
     /// last, and the other recipients need not wait for it.
-    fn let_go(&self, journal: &Move) {
-        let result = (|| {
-            let now = self.store.load_move(journal.id)?;
-            if let Some(now) = now.filter(|now| now.held_before == Some(false)) {
-                if !self.store.pass_hold_on(&now)? {
-                    self.encrypt.release_hold(&self.key.queue_id)?;
-                }
-                // In this order: forgotten first, our own hold would be taken for an admin's after a crash.
-                self.store.remember_hold(journal.id, None)?;
-            }
-            Ok::<(), MoveError>(())
-        })();
-        if let Err(error) = result {
+    pub(super) fn let_go(&self, journal: &Move) {
+        if let Err(error) = self.end_hold(journal) {
             warn!(
                 "{}: {error}; the message may stay on hold until the next try",
                 self.key.queue_id
             );
         }
+    }
+
+    /// As [`Steps::let_go`], for one that must not go on when it fails.
+    pub(super) fn end_hold(&self, journal: &Move) -> Result<(), MoveError> {
+        let now = self.store.load_move(journal.id)?;
+        if let Some(now) = now.filter(|now| now.held_before == Some(false)) {
+            if !self.store.pass_hold_on(&now)? {
+                self.encrypt.release_hold(&self.key.queue_id)?;
+            }
+            // In this order: forgotten first, our own hold would be taken for an admin's after a crash.
+            self.store.remember_hold(journal.id, None)?;
+        }
+        Ok(())
     }
 
     fn copy(&self, source: &mut Source, sent: &[u64]) -> Result<copy::Copy, MoveError> {

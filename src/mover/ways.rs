@@ -399,8 +399,24 @@ fn parameter(service: &Service, name: &str) -> String {
     format!("{}_{name}", service.command)
 }
 
-/// As `smtp_tls_policy_maps` is looked up (src/smtp/smtp_tls_policy.c): the first key that any table knows decides.
+/// Does a policy demand TLS on the way to this next hop? It may be a list (Postfix 3.5 and later, src/smtp/smtp_connect.c), and
+/// each member has a policy of its own: which one is taken is not known before, so a demand of any counts.
 fn ask_for_demand(settings: &Settings, service: &Service, next_hop: &str, server: &str) -> Demand {
+    let mut hops = list(next_hop);
+    hops.retain(|hop| !hop.is_empty());
+    if hops.is_empty() {
+        hops.push(next_hop);
+    }
+    for hop in hops {
+        if let Some(demand) = demand_of_hop(settings, service, hop, server)? {
+            return Ok(Some(demand));
+        }
+    }
+    Ok(None)
+}
+
+/// As `smtp_tls_policy_maps` is looked up (src/smtp/smtp_tls_policy.c): the first key that any table knows decides.
+fn demand_of_hop(settings: &Settings, service: &Service, next_hop: &str, server: &str) -> Demand {
     let of = |name: &str| {
         let name = parameter(service, name);
         (settings.for_service(service, &name).to_owned(), name)

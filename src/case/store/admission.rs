@@ -270,7 +270,7 @@ fn admit_recipient(
             record(tx, case, new.address.as_str(), "judged", &detail)?;
             if !offered {
                 forget(tx, id, News::Stuck)?;
-            } else if new.action.is_none() {
+            } else if !acts(state, asked, new) {
                 // Whoever asked was told, or is about to be.
                 return Ok(true);
             }
@@ -285,13 +285,7 @@ fn admit_recipient(
             if !judge_anew(tx, case, (id, state, before), asked, new)? {
                 return Ok(false);
             }
-            let acts = match new.action {
-                Some((Action::Keep, _)) => false,
-                // Who has said "keep trying" of this message has said it; a rule has not.
-                Some(_) => state == RecipientState::Open || asked == Asked::Nobody,
-                None => false,
-            };
-            if !acts {
+            if !acts(state, asked, new) {
                 return Ok(true);
             }
             id
@@ -407,4 +401,13 @@ fn judge_anew(
         }
     }
     Ok(true)
+}
+
+/// Is what was judged to be done at once done for one that is known already? Who has said "keep trying" of this message has
+/// said it; a rule has not.
+fn acts(state: RecipientState, asked: Asked, new: &NewRecipient) -> bool {
+    match new.action {
+        None | Some((Action::Keep, _)) => false,
+        Some(_) => state == RecipientState::Open || asked == Asked::Nobody,
+    }
 }

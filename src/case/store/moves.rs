@@ -190,22 +190,41 @@ impl Store {
                     "DELETE FROM decisions WHERE recipient_id = ?1 AND action = 'send'",
                 )?
                 .execute([recipient])?;
-                let asked: Asked = tx
+                let (asked, now): (Asked, RecipientState) = tx
                     .prepare_cached(
-                        "SELECT iif(r.unwritten, 'nobody', c.asked) FROM cases c JOIN recipients r ON r.case_id = c.id
-                         WHERE r.id = ?1",
+                        "SELECT iif(r.unwritten, 'nobody', c.asked), r.state FROM cases c
+                         JOIN recipients r ON r.case_id = c.id WHERE r.id = ?1",
                     )?
-                    .query_row([recipient], |row| row.get(0))?;
+                    .query_row([recipient], |row| Ok((row.get(0)?, row.get(1)?)))?;
+                // The look-ups take their time, and Postfix does not wait for them.
+                if now != RecipientState::Releasing {
+                    continue;
+                }
+                // The domain may have been listed after the decision.
+                let domain = address
+                    .parse::<Address>()
+                    .ok()
+                    .and_then(|address| Domain::nearest(&address));
+                let listed = domain.map(|domain| nearest_listed(tx, &domain));
+                let may_send = *may_send && listed.transpose()?.flatten().is_none();
                 let state = match asked {
                     _ if !failure.is_senders_matter() => RecipientState::NotOffered,
                     Asked::Sender => RecipientState::Open,
                     Asked::Nobody => RecipientState::Kept,
                 };
                 tx.prepare_cached(
-                    "UPDATE recipients SET state = ?2, failure = ?3, may_send = ?5,
+                    "UPDATE recipients SET state = ?2, failure = ?3, may_send = ?5, stuck_at = ?6,
                      detail = substr(?4 || ' (' || detail || ')', 1, 500) WHERE id = ?1",
                 )?
-                .execute(params![recipient, state, failure, why, may_send])?;
+                // A decision about all that a page has shown before must not include it.
+                .execute(params![
+                    recipient,
+                    state,
+                    failure,
+                    why,
+                    may_send,
+                    now_ms()
+                ])?;
                 record(
                     tx,
                     planned.case,
