@@ -155,7 +155,11 @@ fn was_refused(stage: &Stage, queue_id: &str, bob: &str) {
     );
     stage.in_queue(queue_id, "deferred");
     assert!(stage.pending(queue_id).contains(&bob.to_owned()));
-    assert!(stage.has_nothing(Instance::May));
+    assert!(
+        stage.has_nothing(Instance::May),
+        "{:?}",
+        stage.sandbox.queue(Instance::May)
+    );
     assert_eq!(stage.attempts(bob), 0);
 }
 

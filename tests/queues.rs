@@ -120,7 +120,9 @@ fn what_an_admin_holds_stays_until_the_admin_lets_it_go() {
     let answer = stage.post(&link, "action=send&recipient=bob%40plain.test");
     assert_eq!(answer.status, 200);
     assert!(
-        answer.body.contains("Your administrator holds the message"),
+        answer
+            .body
+            .contains("Your administrator is holding the message"),
         "{answer:?}"
     );
     assert!(!answer.body.contains("repair"), "{answer:?}");

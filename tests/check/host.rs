@@ -179,6 +179,19 @@ pub fn instances_and_spools(clinic: &mut Clinic) {
             ("spools-differ", "skip"),
         ],
     );
+    // Nearly everything is asked of the other one; that it is not there is what fails.
+    clinic
+        .stage
+        .configure("encrypt", "config_dir", "\"/nowhere\"");
+    let all = findings(&clinic.stage.posttls(&["check", "--json"]));
+    let failed: Vec<&str> = all
+        .iter()
+        .filter(|finding| finding["status"] == "fail")
+        .filter_map(|finding| finding["id"].as_str())
+        .collect();
+    assert!(failed.contains(&"encrypt-instance"), "{failed:?}");
+    clinic.seen.insert("encrypt-instance".to_owned());
+    clinic.restore();
     clinic.set(Instance::Encrypt, "smtp_tls_security_levle=encrypt");
     clinic.check(
         "a setting that nobody uses",

@@ -17,6 +17,9 @@ use super::{StoreError, people};
 const BUSY_TRIES: i32 = 9_000;
 const BUSY_FIRST: (i32, Duration) = (20, Duration::from_micros(200));
 const BUSY_PAUSE: Duration = Duration::from_millis(1);
+/// Tries to switch to the write-ahead log, and the pauses between: some ten seconds.
+const SWITCHES: u32 = 500;
+const SWITCH_PAUSE: Duration = Duration::from_millis(20);
 
 /// Each brings the schema one version further; what was released is never changed.
 pub(super) const STEPS: &[&str] = &[
@@ -253,14 +256,26 @@ fn connect(path: &Path, create: bool) -> Result<Connection, StoreError> {
             path: path.to_owned(),
         });
     }
-    let mode: String = connection
-        .pragma_query_value(None, "journal_mode", |row| row.get(0))
-        .map_err(fault("cannot read the database"))?;
-    // A backup made by VACUUM INTO has lost it.
-    if mode != "wal" {
-        connection
-            .pragma_update(None, "journal_mode", "WAL")
-            .map_err(fault("cannot switch to WAL"))?;
+    // A backup made by VACUUM INTO has lost it. Of several that switch at the same time SQLite has all but one fail at
+    // once, whatever the busy handler says.
+    let mut tries = 0;
+    loop {
+        let mode: String = connection
+            .pragma_query_value(None, "journal_mode", |row| row.get(0))
+            .map_err(fault("cannot read the database"))?;
+        if mode == "wal" {
+            break;
+        }
+        match connection.pragma_update(None, "journal_mode", "WAL") {
+            Err(error)
+                if error.sqlite_error_code() == Some(ErrorCode::DatabaseBusy)
+                    && tries < SWITCHES =>
+            {
+                tries += 1;
+                std::thread::sleep(SWITCH_PAUSE);
+            }
+            switched => switched.map_err(fault("cannot switch to WAL"))?,
+        }
     }
     if usize::try_from(version) != Ok(STEPS.len()) {
         bring_up_to_date(&mut connection, path)?;
