@@ -157,8 +157,9 @@ fn was_refused(stage: &Stage, queue_id: &str, bob: &str) {
     assert!(stage.pending(queue_id).contains(&bob.to_owned()));
     assert!(
         stage.has_nothing(Instance::May),
-        "{:?}",
-        stage.sandbox.queue(Instance::May)
+        "{:?}\n{}",
+        stage.sandbox.queue(Instance::May),
+        stage.sandbox.log(Instance::May)
     );
     assert_eq!(stage.attempts(bob), 0);
 }
