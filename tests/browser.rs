@@ -35,7 +35,7 @@ fn a_sender_clicks_send_confirms_and_the_message_arrives() {
     assert!(
         sender
             .reads("main")
-            .contains("You followed the link “Send unencrypted”")
+            .contains("You followed the link for “Send unencrypted”")
     );
     assert!(sender.sees(".suggested #all-send") && !sender.sees(".suggested #all-delete"));
     assert!(
