@@ -250,7 +250,7 @@ fn on_a_full_file_system(clinic: &Clinic, directory: &str) -> Option<Output> {
         done
         # What SQLite frees when it closes the store is far less than what has to be free.
         dd if=/dev/zero of="$2/filler" bs=1k count=5000 2>/dev/null || true
-        truncate -s -12k "$2/filler"
+        truncate -s -80k "$2/filler"
         exec "$3" --config "$1/posttls.toml" check --json
     "#;
     // In a chroot, whose root is no mount point, unshare(1) can't make it private; it need not if nothing is shared.
