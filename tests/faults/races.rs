@@ -94,6 +94,16 @@ fn run(stage: &Stage, verb: &str) -> Vec<Race> {
                 stage.run("postsuper", Instance::Encrypt, &["-H", id]);
             }
         }
+        // What was let go while a move had it locked, the queue manager has skipped for minimal_backoff_time.
+        for race in races.iter().filter(|_| verb == "-H") {
+            if stage.sandbox.queue_of(Instance::Encrypt, &race.queue_id) == Some("incoming") {
+                let id = &race.queue_id;
+                stage
+                    .sandbox
+                    .run("postqueue", Instance::Encrypt, &["-i", id])
+                    .ok();
+            }
+        }
         (stage.number_of(unfinished) == 0).then_some(())
     });
     settle_conflicts(stage, &races);
