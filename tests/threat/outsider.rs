@@ -35,6 +35,12 @@ fn a_form_that_is_sent_as_it_stands_decides_nothing() {
         expires_at: now_ms() + 86_400_000,
     };
     let consent = stage.store().add_consent(&consent).expect("a consent");
+    // The store says that they were told after the mail is there.
+    for case in [&queue_id, &single] {
+        stage.wait("the end of its hook", || {
+            stage.case(case)["notified_at"].is_i64().then_some(())
+        });
+    }
     let before = (stage.case(&queue_id), stage.case(&single));
     let mut pages = vec![stage.sender_link(ALICE), stage.consent_link(consent)];
     for case in [&queue_id, &single] {
