@@ -15,7 +15,7 @@ use crate::case::{
 };
 use crate::config::{Config, Unasked};
 use crate::domain::Domain;
-use crate::facts::{Host, Standing};
+use crate::standing::{Host, Standing};
 use crate::text;
 
 /// Characters kept of what Postfix or a server said.

@@ -39,7 +39,6 @@ pub mod domain;
 pub mod ear;
 #[cfg(feature = "programs")]
 pub mod exit;
-pub mod facts;
 #[cfg(feature = "programs")]
 pub mod httpd;
 #[cfg(feature = "programs")]
@@ -57,5 +56,6 @@ pub mod notify;
 pub mod postfix;
 #[cfg(feature = "programs")]
 pub mod sandbox;
+pub mod standing;
 pub mod text;
 pub mod web;

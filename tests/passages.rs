@@ -1,9 +1,9 @@
 //! What the may instance did with released recipients: over TLS after all, in plain text, deferred, returned, removed;
 //! and that posttls-ear, which hears it, can neither lose a message nor have it delivered twice.
 
-#[path = "passages/again.rs"]
-mod again;
 mod common;
+#[path = "passages/starttls_twice.rs"]
+mod starttls_twice;
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
@@ -172,7 +172,7 @@ fn an_ear_that_cannot_see_locks_hears_by_the_mover() {
 #[test]
 fn starttls_offered_again_within_tls_is_not_called_unencrypted() {
     let stage = Stage::new();
-    let server = again::Server::start(&stage.sandbox.config_dir(Instance::Mx));
+    let server = starttls_twice::Server::start(&stage.sandbox.config_dir(Instance::Mx));
     let path = stage.sandbox.config_dir(Instance::May).join("transport");
     let table = std::fs::read_to_string(&path).expect("a table");
     let others = table.lines().filter(|line| !line.starts_with("plain."));

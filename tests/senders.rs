@@ -237,7 +237,7 @@ fn without_sender(stage: &Stage, null: &str) -> String {
             written: posttls::case::Written::Same,
             words: Failure::NotOffered,
             host: None,
-            standing: posttls::facts::Standing::Free,
+            standing: posttls::standing::Standing::Free,
             status: "4.7.801".to_owned(),
             detail: String::new(),
         }],

@@ -15,10 +15,10 @@ use crate::case::store::{Consent, Store};
 use crate::case::{Action, Asked, Failure, RecipientState};
 use crate::config::{Config, SenderPattern, Unasked};
 use crate::exit::Exit;
-use crate::facts::Standing;
 use crate::intake::{self, Judged};
 use crate::mover::{Envelope, Ways};
 use crate::postfix::Instance;
+use crate::standing::Standing;
 use crate::text;
 
 #[derive(Debug, Args)]

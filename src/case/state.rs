@@ -72,7 +72,7 @@ named! {
         /// TLS is demanded for the recipient's domain, by a policy of the encrypt instance: written by the admin, or
         /// published by the domain (DANE, MTA-STS).
         Policy = "policy",
-        /// TLS failed, and whether plain text may be offered is not known yet: [`crate::facts`] could not be had.
+        /// TLS failed, and whether plain text may be offered is not known yet: [`crate::standing`] could not be had.
         Unjudged = "unjudged",
         /// Nothing to do with TLS: greylisting, refused connection, full mailbox.
         NotTls = "not-tls",
@@ -85,8 +85,8 @@ impl Failure {
         !matches!(self, Self::LocalFault | Self::NotTls)
     }
 
-    /// Do only the facts tell what words of this kind mean ([`crate::facts`])?
-    pub fn needs_facts(self) -> bool {
+    /// Does only a recipient's standing tell what words of this kind mean ([`crate::standing`])?
+    pub fn needs_standing(self) -> bool {
         self.can_be_offered() || self == Self::Policy
     }
 

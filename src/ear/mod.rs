@@ -11,7 +11,7 @@
 //! | --- | --- |
 //! | [`dialogue`] | what the questions say about the session (*pure*) |
 //! | [`socketmap`] | the protocol (*pure*) |
-//! | [`crate::facts::locks`] | which message a process is delivering |
+//! | [`crate::standing::locks`] | which message a process is delivering |
 //! | `notes` | what was heard goes into the store, in a thread of its own |
 
 pub mod dialogue;
@@ -30,8 +30,8 @@ use rustix::net::sockopt::socket_peercred;
 use crate::config::Config;
 use crate::confine;
 use crate::exit::{self, Exit, abort_on_panic};
-use crate::facts::{locks, wire};
 use crate::logging;
+use crate::standing::{locks, wire};
 use dialogue::{Dialogue, Question};
 use notes::Notes;
 pub use socketmap::CHECK;

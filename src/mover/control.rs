@@ -131,7 +131,7 @@ fn own_directory(run_dir: &Path) -> Result<(), ControlError> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             fs::DirBuilder::new()
                 .recursive(true)
-                // The hook's user passes through it to a socket of its own ([`super::facts`]).
+                // The hook's user passes through it to a socket of its own ([`super::standing`]).
                 .mode(0o711)
                 .create(run_dir)
                 .map_err(fault("create the directory"))?;

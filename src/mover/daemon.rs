@@ -16,9 +16,9 @@ use super::Lookout;
 use super::control::{self, ControlError};
 use super::courier::CourierKeeper;
 use super::engine::Engine;
-use super::facts;
 use super::reconcile::reconcile;
 use super::retries::{RETRY_TICK, Retries};
+use super::standing;
 use super::supervise::Supervisor;
 use super::watch::Watch;
 use crate::case::store::{Store, StoreError};
@@ -163,7 +163,7 @@ pub fn run(config_path: &Path) -> Result<(), DaemonError> {
     let mut retries = Retries::default();
     retries.run(&store, &desk);
     control::serve(&config.mover.run_dir, Arc::clone(&desk), &lock)?;
-    facts::serve(&config.mover.run_dir, &config.store.path, &engine, &lock)?;
+    standing::serve(&config.mover.run_dir, &config.store.path, &engine, &lock)?;
     let forbidden = vec![
         config.store.path.clone(),
         config.link.key_file.clone(),

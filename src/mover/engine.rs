@@ -16,9 +16,9 @@ use crate::address::Address;
 use crate::case::store::{Decider, Move, MoveId, MoveRecipient, Refused, Store};
 use crate::case::{Action, Actor, CaseId, Failure, MessageKey, MoveStep, alert, policy};
 use crate::config::Offer;
-use crate::facts::Standing;
 use crate::postfix::instance::PostfixError;
 use crate::postfix::{Instance, Log};
+use crate::standing::Standing;
 
 /// How far one try of a move has come.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -13,10 +13,10 @@ use crate::address::Address;
 use crate::case::{Failure, Recipient, RecipientState, Written, policy};
 use crate::config::Offer;
 use crate::domain::Domain;
-use crate::facts::{Host, Standing};
 use crate::intake::Deferred;
 use crate::notice::{self, classify_deferral};
 use crate::postfix::{Deferral, Instance, Log, QueueId, Recipient as Record, deferrals};
+use crate::standing::{Host, Standing};
 
 /// Octets read of a log: that of 200,000 recipients.
 const MAX_LOG: u64 = 64 << 20;

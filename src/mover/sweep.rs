@@ -22,10 +22,10 @@ use crate::case::{
     Asked, Case, CaseId, CaseState, Failure, Recipient, RecipientState, Source, alert,
 };
 use crate::config::Config;
-use crate::facts::Standing;
 use crate::intake;
 use crate::notice;
 use crate::postfix::{Instance, Log, Queue, QueueId, header};
+use crate::standing::Standing;
 
 /// Between two looks at everything.
 const EVERYTHING: Duration = Duration::from_secs(3600);

@@ -2,7 +2,7 @@
 //! whose server did it fail, and does a policy of the encrypt instance demand TLS for its next hop?
 //!
 //! Only root can know: the queue file is closed to others, and tables may be. Asked by sweep, census and moves within the
-//! mover, by the hook through [`super::facts`], and by the admin's command. What can't be found out is unknown, never free.
+//! mover, by the hook through [`super::standing`], and by the admin's command. What can't be found out is unknown, never free.
 
 use std::collections::HashMap;
 use std::io;
@@ -15,12 +15,12 @@ use std::time::{Duration, Instant};
 use super::source::Source;
 use crate::address::Address;
 use crate::domain::Domain;
-use crate::facts::{Host, Standing, is_near};
 use crate::intake::Deferred;
 use crate::postfix::instance::PostfixError;
 use crate::postfix::settings::list;
 use crate::postfix::tls_policy::{self, Level};
 use crate::postfix::{Instance, QueueFile, Resolved, Service, Settings, resolve};
+use crate::standing::{Host, Standing, is_near};
 use crate::text::readable;
 
 /// How long an answer about a next hop counts: long enough for a burst of notices, too short for anybody to notice.
@@ -84,7 +84,7 @@ impl Ways {
         let envelope = Envelope::from(&source.content);
         let sender = String::from_utf8_lossy(&source.content.sender);
         for one in deferred {
-            if one.words.needs_facts() {
+            if one.words.needs_standing() {
                 one.standing = self.standing(
                     instance,
                     &envelope,

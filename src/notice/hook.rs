@@ -24,11 +24,11 @@ use crate::config::{Config, ConfigError};
 use crate::confine;
 use crate::courier::{self, Told, Writer};
 use crate::exit::{self, Exit, abort_on_panic};
-use crate::facts::wire::{self, Asked};
-use crate::facts::{Host, Standing};
 use crate::intake::{self, Deferred, Found};
 use crate::logging;
 use crate::postfix::{Instance, QueueId};
+use crate::standing::wire::{self, Asked};
+use crate::standing::{Host, Standing};
 
 /// Octets of the longest notice that is read: about 30,000 deferred recipients.
 const MAX_NOTICE: u64 = 16 * 1024 * 1024;
@@ -238,7 +238,7 @@ fn open(store: &Store, config: &Config, notice: &Notice) -> Result<CaseId, Troub
 fn ask_the_mover(config: &Config, key: &MessageKey, deferred: &mut [Deferred]) {
     let mut doubtful: Vec<&mut Deferred> = deferred
         .iter_mut()
-        .filter(|one| one.words.needs_facts())
+        .filter(|one| one.words.needs_standing())
         .collect();
     let asked: Vec<Asked> = doubtful
         .iter()

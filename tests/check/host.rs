@@ -20,7 +20,7 @@ pub fn users_and_files(clinic: &mut Clinic) {
     let master = "encrypt/master.cf";
     let secrets = [("configuration-access", "fail"), ("link-key", "fail")];
     let bad_user = [("pipe-user", "fail"), ("store-access", "fail")];
-    // The socket of facts was made for the other user.
+    // The standing socket was made for the other user.
     let unreached = [("pipe-rehearsal", "fail"), ("run-dir", "fail")];
     let unable = [("pipe-rehearsal", "fail")];
     clinic.broken(

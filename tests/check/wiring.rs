@@ -367,7 +367,7 @@ pub fn the_ear(clinic: &mut Clinic) {
         &[],
         |_| (),
     );
-    let socket = clinic.path("run/facts");
+    let socket = clinic.path("run/standing");
     let aside = socket.with_extension("aside");
     clinic.ill(
         "a deaf ear",

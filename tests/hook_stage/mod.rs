@@ -17,10 +17,10 @@ use std::thread;
 use std::time::Duration;
 
 use posttls::case::store::Store;
-use posttls::facts::Standing;
-use posttls::facts::wire::{self, Answer, Question};
 use posttls::link::Keys;
 use posttls::postfix::user::lookup;
+use posttls::standing::Standing;
+use posttls::standing::wire::{self, Answer, Question};
 use posttls::web::protocol::{receive, send};
 
 pub const NOTICE: &str = include_str!("../corpus/notices/not-offered.eml");

@@ -63,7 +63,7 @@ fn files_and_sockets_are_closed(stage: &Stage, queue_id: &str) {
         stage.sandbox.config_file(),
         config.mover.run_dir.clone(),
         config.mover.run_dir.join("control"),
-        config.mover.run_dir.join("facts"),
+        config.mover.run_dir.join("standing"),
         queue.join("deferred"),
         stage.sandbox.queue_dir(Instance::May).join("hold"),
         crate::deferred(stage, queue_id),

@@ -8,9 +8,9 @@ use std::path::Path;
 
 use super::context::{Context, HookUser};
 use super::{Outcome, Verdict};
-use crate::facts::wire;
 use crate::link::Keys;
 use crate::postfix::user::{self, Access, User, UserError};
+use crate::standing::wire;
 
 const OTHERS: u32 = 0o007;
 const OTHERS_AND_GROUP: u32 = 0o077;
@@ -228,18 +228,18 @@ pub(super) fn run_dir(at: &Context<'_>) -> Outcome {
         Ok(Some(why)) => return Ok(Verdict::fail(format!("{what}: {why}"), todo)),
         Err(error) => return Ok(Verdict::fail(format!("{what}: {error}"), todo)),
     }
-    let facts = wire::socket(directory);
-    if facts.exists() {
+    let socket = wire::socket(directory);
+    if socket.exists() {
         let hook = at.good_hook_user()?;
         if !hook
             .with_group()
-            .may(Access::Write, &facts)
+            .may(Access::Write, &socket)
             .unwrap_or(false)
         {
             let who = &hook.user.name;
             let what = format!(
                 "{what}: the hook's user {who} can't reach {}",
-                facts.display()
+                socket.display()
             );
             let todo = format!(
                 "chmod 0711 {}, and restart posttls-httpd",

@@ -5,8 +5,8 @@ use crate::address::Address;
 use crate::case::{MessageKey, policy::Ground};
 use crate::config::{Config, DEFAULT_FILE};
 use crate::domain::Domain;
-use crate::facts::Standing;
 use crate::intake::{self, Deferred, Found};
+use crate::standing::Standing;
 
 fn store() -> (tempfile::TempDir, Store) {
     let directory = tempfile::tempdir().unwrap();

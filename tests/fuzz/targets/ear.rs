@@ -9,7 +9,7 @@ use posttls::{case, text};
 // The ear itself is one of the programs, which are not built here.
 #[path = "../../../src/ear/dialogue.rs"]
 mod dialogue;
-#[path = "../../../src/facts/locks.rs"]
+#[path = "../../../src/standing/locks.rs"]
 mod locks;
 #[path = "../../../src/ear/socketmap.rs"]
 mod socketmap;

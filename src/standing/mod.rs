@@ -41,7 +41,7 @@ impl Standing {
     /// The kind of a failure whose words alone say `words`.
     pub fn kind(&self, words: Failure) -> Failure {
         // What is ours already, or has nothing to do with TLS, needs nobody to be asked.
-        if !words.needs_facts() {
+        if !words.needs_standing() {
             return words;
         }
         // Words that hint at a policy, and there is none.
@@ -86,7 +86,7 @@ mod tests {
         for failure in Failure::ALL.iter().copied() {
             for standing in &every {
                 let kind = standing.kind(failure);
-                assert!(failure.needs_facts() || kind == failure);
+                assert!(failure.needs_standing() || kind == failure);
                 assert_eq!(
                     kind.can_be_offered(),
                     failure.can_be_offered() && *standing == Standing::Free,

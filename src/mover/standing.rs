@@ -1,4 +1,4 @@
-//! Answers the hook's questions about what Postfix's words do not tell ([`crate::facts`]), and the ear's about locks.
+//! Answers the hook's questions about what Postfix's words do not tell ([`crate::standing`]), and the ear's about locks.
 //!
 //! The socket is apart from the control socket: whoever may ask here can make the mover look things up, and nothing else.
 
@@ -20,8 +20,8 @@ use super::control::{ControlError, Lock};
 use super::source;
 use super::ways::Envelope;
 use crate::case::MessageKey;
-use crate::facts::wire::{self, Answer, Locked, MOST, Question, RECIPIENTS, Request};
-use crate::facts::{Standing, locks};
+use crate::standing::wire::{self, Answer, Locked, MOST, Question, RECIPIENTS, Request};
+use crate::standing::{Standing, locks};
 use crate::web::protocol::{receive, send};
 
 /// How long one who asks may be silent, or not take the answer.
@@ -73,13 +73,13 @@ pub fn serve(
                     let (engine, busy) = (Arc::clone(&engine), Arc::clone(&busy));
                     thread::spawn(move || {
                         if let Err(error) = converse(&stream, user, &engine) {
-                            warn!("facts socket: {error}");
+                            warn!("standing socket: {error}");
                         }
                         busy.fetch_sub(1, Ordering::Relaxed);
                     });
                 }
                 Err(error) => {
-                    error!("facts socket: {error}");
+                    error!("standing socket: {error}");
                     thread::sleep(Duration::from_millis(100));
                 }
             }

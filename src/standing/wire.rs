@@ -67,7 +67,7 @@ pub struct Locked {
 
 /// The socket, in the mover's directory.
 pub fn socket(run_dir: &Path) -> PathBuf {
-    run_dir.join("facts")
+    run_dir.join("standing")
 }
 
 /// Asks the mover. Without an answer every standing is unknown: nothing is decided by silence.
