@@ -46,6 +46,12 @@ fn fails_again(stage: &Stage, queue_id: &str, domain: &str, like: &str, said: &s
     stage.in_queue(queue_id, "deferred");
 }
 
+/// What a page's form for all recipients, or that for each, says it knows.
+fn seen(page: &str) -> String {
+    let (_, rest) = page.split_once("name=\"seen\" value=\"").expect("a mark");
+    rest.split('"').next().unwrap_or_default().to_owned()
+}
+
 const UNVERIFIED: &str = "dsn=4.7.804";
 
 fn becomes(stage: &Stage, queue_id: &str, address: &str, failure: &str) {
@@ -136,7 +142,8 @@ fn a_certificate_that_was_wrong_is_forgotten_and_the_sender_is_told_once() {
     });
     assert_eq!(events(&stage, &queue_id, "offered").len(), 1);
     stage.in_queue(&queue_id, "deferred");
-    assert_eq!(stage.post(&link, "action=send").status, 200);
+    let form = format!("action=send&seen={}", seen(&stage.get(&link).body));
+    assert_eq!(stage.post(&link, &form).status, 200);
     stage.becomes(&queue_id, bob, "released");
     assert_eq!(stage.sandbox.inbox().len(), 2);
 }
@@ -230,4 +237,90 @@ fn a_decision_that_waits_for_an_attempt_is_judged_by_how_that_ends() {
     stage.wait("word of it", || {
         (stage.sandbox.inbox().len() >= 2).then_some(())
     });
+}
+
+/// Whoever decided on a page that showed another failure is shown this one, and nothing is sent.
+fn asks_again(stage: &Stage, link: &str, form: &str) {
+    let answer = stage.post(link, form);
+    assert_eq!(answer.status, 200, "{form}: {answer:?}");
+    let body = answer.body;
+    assert!(
+        body.contains("has changed since your page was made"),
+        "{form}: {body}"
+    );
+}
+
+#[test]
+fn a_form_of_an_older_page_does_not_send_what_fails_otherwise_by_now() {
+    let stage = stage(1);
+    let offered = "[\"not-offered\", \"refused\", \"certificate\"]";
+    stage.configure("offer", "failures", offered);
+    stage.configure("remember", "days", "30");
+    stage.signal_mover(rustix::process::Signal::HUP);
+    let (bob, ann) = ("bob@plain.test", "ann@refuse.test");
+    let (queue_id, link) = stage.stuck(&[bob, ann], "older-page");
+    let inbox = stage.sender_link("alice@sender.test");
+    let (old, old_inbox) = (stage.get(&link).body, stage.get(&inbox).body);
+    let (mark, latest) = (seen(&old), seen(&old_inbox));
+    let (case, number) = (stage.known(&queue_id).id, stage.number(&queue_id, bob));
+    fails_again(&stage, &queue_id, "plain.test", "cert.test", UNVERIFIED);
+    becomes(&stage, &queue_id, bob, "certificate");
+    assert_eq!(recipient(&stage, &queue_id, bob)["may_send"], true);
+    let named = "action=send&recipient=bob%40plain.test";
+    let remember = "remember=domain&remember-days=30";
+    for form in [
+        format!("{named}&seen={mark}"),
+        format!("choice-{number}=send&seen={mark}"),
+        format!("{named}&seen={mark}&{remember}"),
+        // A page of an admin's own template, or a program.
+        named.to_owned(),
+        format!("choice-{number}=send&{remember}"),
+    ] {
+        asks_again(&stage, &link, &form);
+        assert_eq!(stage.states(&queue_id)[bob], "open", "{form}");
+    }
+    let answer = stage.post(&link, named).body;
+    assert!(answer.contains("identity of the recipient"), "{answer}");
+    for form in [
+        format!("choice-{case}-{number}=send&seen-{case}={mark}"),
+        format!("choice-{case}-{number}=send"),
+    ] {
+        asks_again(&stage, &inbox, &form);
+        assert_eq!(stage.states(&queue_id)[bob], "open", "{form}");
+    }
+    // The others of the form are not kept waiting.
+    stage.post(&inbox, &format!("action=send&seen={latest}"));
+    stage.arrival(ann);
+    assert_eq!(stage.states(&queue_id)[bob], "open");
+    assert_eq!(stage.attempts(bob), 0);
+    assert!(stage.store().consents(true).expect("choices").is_empty());
+    // Keeping is right whatever the failure is; and who has seen it may send.
+    let keep = format!("choice-{number}=keep&seen={mark}");
+    assert!(!stage.post(&link, &keep).body.contains("has changed since"));
+    stage.becomes(&queue_id, bob, "kept");
+    let now = seen(&stage.get(&link).body);
+    assert_ne!(now, mark);
+    stage.in_queue(&queue_id, "deferred");
+    stage.post(&link, &format!("{named}&seen={now}"));
+    stage.becomes(&queue_id, bob, "released");
+}
+
+#[test]
+fn a_form_that_was_refused_is_refused_again_when_it_is_sent_once_more() {
+    let stage = stage(3600);
+    stage.configure("offer", "failures", "[\"not-offered\", \"certificate\"]");
+    stage.signal_mover(rustix::process::Signal::HUP);
+    let bob = "bob@plain.test";
+    let (queue_id, link) = stage.stuck(&[bob], "once-more");
+    fails_again(&stage, &queue_id, "plain.test", "cert.test", UNVERIFIED);
+    for form in ["action=send&seen=0", "action=send&seen=0", "action=send"] {
+        asks_again(&stage, &link, form);
+        assert_eq!(recipient(&stage, &queue_id, bob)["may_send"], true);
+        assert_eq!(stage.states(&queue_id)[bob], "open", "{form}");
+    }
+    stage.in_queue(&queue_id, "deferred");
+    assert_eq!(stage.attempts(bob), 0);
+    let now = seen(&stage.get(&link).body);
+    stage.post(&link, &format!("action=send&seen={now}"));
+    stage.becomes(&queue_id, bob, "released");
 }

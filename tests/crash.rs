@@ -209,7 +209,7 @@ fn a_move_that_cannot_go_on_keeps_another_of_the_message_waiting() {
         .find(|one| one.number == number.cast_signed())
         .expect("a recipient");
     let choice = [(recipient.id, Action::Delete)];
-    let decided = store.decide(case, &choice, Actor::Link, "::1");
+    let decided = store.decide(case, &choice, Actor::Link, "::1", None);
     let second = decided.expect("a decision").planned.expect("a move");
     // The file system of the may instance is not there.
     let hold = stage.sandbox.queue_dir(Instance::May).join("hold");

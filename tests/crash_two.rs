@@ -73,7 +73,7 @@ impl Scene {
             .iter()
             .find(|one| one.address.as_str() == Z)
             .expect("a recipient");
-        let decided = store.decide(case, &[(zoe.id, zoe_gets)], Actor::Link, "::1");
+        let decided = store.decide(case, &[(zoe.id, zoe_gets)], Actor::Link, "::1", None);
         let second = decided.expect("a decision").planned.expect("a move");
         Self {
             stage,

@@ -83,7 +83,7 @@ fn a_queue_manager_that_hangs_keeps_nobody_waiting() {
     let recipient = store.recipients(case).expect("recipients").remove(0).id;
     let choice = [(recipient, posttls::case::Action::Send)];
     store
-        .decide(case, &choice, posttls::case::Actor::Link, "::1")
+        .decide(case, &choice, posttls::case::Actor::Link, "::1", None)
         .expect("a decision");
     stage.sandbox.start_httpd(&[]).expect("it starts");
     stage.wait("the release", || {

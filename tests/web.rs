@@ -138,11 +138,13 @@ fn a_form_becomes_exactly_one_decision() {
             Decision::Same {
                 action: Action::Send,
                 recipients,
-                remember: None
+                remember: None,
+                seen: 0
             },
             Decision::Each {
                 choices,
-                remember: None
+                remember: None,
+                seen: 0
             }
         ]
     );

@@ -71,6 +71,7 @@ fn result() -> CaseView {
         (2, Kept),
         (3, Recorded),
         (4, AlreadyDelivered),
+        (8, Changed),
         (9, NotPossible),
     ] {
         view.recipients[n].outcome = Some(outcome);
@@ -201,11 +202,13 @@ fn a_browser_decides_what_its_page_says() {
             Decision::Same {
                 action: Action::Delete,
                 recipients,
-                remember: None
+                remember: None,
+                seen: 17
             },
             Decision::Each {
                 choices: vec![(2, Action::Keep)],
-                remember: None
+                remember: None,
+                seen: 17
             }
         ]
     );

@@ -155,5 +155,6 @@ fn words(outcome: Outcome) -> &'static str {
         Outcome::NotPossible => {
             "not done: this failure must not be sent unencrypted, or has nothing to do with TLS"
         }
+        Outcome::Changed => "not done: its failure is another one by now (see `posttls case`)",
     }
 }

@@ -162,6 +162,10 @@ pub struct Recipient {
     pub state: RecipientState,
     /// Since when it is known to be stuck for TLS, in Unix milliseconds.
     pub stuck_at: Option<i64>,
+    /// Which change of what the case's page tells was the last one about this recipient; 0: none yet. See
+    /// [`store::Store::decide`].
+    #[serde(skip)]
+    pub changed: i64,
     /// What the may instance did with it, once released.
     pub passage: Option<Passage>,
     /// When it did that, in Unix milliseconds.

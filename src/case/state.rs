@@ -223,6 +223,8 @@ named! {
         Returned = "returned",
         /// That it was decided to be sent, and has not been delivered for hours.
         Waiting = "waiting",
+        /// That the sender's decision to send was undone, as the fault is ours.
+        Withheld = "withheld",
     }
 }
 
@@ -301,6 +303,8 @@ named! {
         AlreadyDecided = "already-decided",
         /// Not one that can be chosen.
         NotPossible = "not-possible",
+        /// What is known of it has changed since the page was made that the decision came from.
+        Changed = "changed",
     }
 }
 

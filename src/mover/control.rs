@@ -256,7 +256,8 @@ pub fn carry_out(order: &Order, desk: &Desk) -> Report {
         if order.override_policy {
             desk.overrule(case, &choices, &order.by)
         } else {
-            desk.decide(case, &choices, Actor::Admin, &order.by)
+            // What is known now is what `posttls case` shows.
+            desk.decide(case, &choices, Actor::Admin, &order.by, None)
         }
     })();
     match result {

@@ -162,6 +162,7 @@ mod tests {
             may_send: failure == Failure::NotOffered,
             state,
             stuck_at: None,
+            changed: 0,
             passage: None,
             passage_at: None,
             passage_detail: None,

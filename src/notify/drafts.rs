@@ -234,6 +234,7 @@ impl<'a> Draft<'a> {
         let mut sections = Vec::new();
         for news in [
             News::Returned,
+            News::Withheld,
             News::Waiting,
             News::Mandatory,
             News::Consent,

@@ -43,6 +43,7 @@ fn recipient(number: i64, address: &str, failure: Failure) -> Recipient {
         may_send: verdict.may_send,
         state: verdict.state,
         stuck_at: None,
+        changed: 0,
         passage: None,
         passage_at: None,
         passage_detail: None,

@@ -66,6 +66,8 @@ pub struct CaseView {
     /// Does an administrator hold the message?
     #[serde(default)]
     pub held: bool,
+    /// The last change of what this page tells of its recipients; forms carry it back.
+    pub seen: i64,
     /// All recipients that are known to be stuck, in the order of the case.
     pub recipients: Vec<RecipientView>,
     /// The days for which a choice may be remembered, ascending; empty when it may not.
@@ -178,6 +180,8 @@ pub struct MessageView {
     /// Does an administrator hold it?
     #[serde(default)]
     pub held: bool,
+    /// As [`CaseView::seen`].
+    pub seen: i64,
     /// The first of its recipients that wait.
     pub recipients: Vec<RecipientView>,
     /// How many more do.
@@ -255,5 +259,7 @@ pub enum InboxDecision {
     Each {
         /// Number of the case, number of the recipient in it, action.
         choices: Vec<(i64, i64, Action)>,
+        /// `seen-CASE=`: number of the case, [`MessageView::seen`] of the page.
+        seen: Vec<(i64, i64)>,
     },
 }

@@ -4,6 +4,7 @@
 //! nothing. Fields: `action=send|delete|keep` once, with any number of `recipient=`; or `choice-N=send|delete|keep|none`
 //! for recipient number N. As soon as one `choice-N` is there, only those count. With a "send" among them,
 //! `remember=recipient|domain` and `remember-days=N` have that choice remembered; `remember=none` is as good as nothing.
+//! `seen=N` says what the page knew; without it a form is taken for one that knew of no change.
 
 use std::collections::BTreeMap;
 
@@ -52,6 +53,7 @@ pub fn parse(body: &[u8]) -> Result<Decision, BadForm> {
     let mut recipients = Vec::new();
     let mut choices: BTreeMap<i64, Option<Action>> = BTreeMap::new();
     let (mut scope, mut days) = (Once::default(), Once::default());
+    let mut seen = Once::default();
     for (name, value) in url::form_urlencoded::parse(body) {
         match name.as_ref() {
             "action" => actions.push(action(&value).ok_or(BadForm::UnknownValue)?),
@@ -63,6 +65,7 @@ pub fn parse(body: &[u8]) -> Result<Decision, BadForm> {
             "remember" => scope.take(Some(
                 value.parse::<Scope>().map_err(|_| BadForm::UnknownValue)?,
             ))?,
+            "seen" => seen.take(number(&value).ok_or(BadForm::UnknownValue)?)?,
             "remember-days" => days.take(number(&value).ok_or(BadForm::UnknownValue)?)?,
             other => {
                 let number = other.strip_prefix("choice-").and_then(number);
@@ -76,6 +79,7 @@ pub fn parse(body: &[u8]) -> Result<Decision, BadForm> {
         (Some(scope), Some(days)) => Some(Remember { scope, days }),
         (Some(_), None) => return Err(BadForm::UnknownValue),
     };
+    let seen = seen.0.unwrap_or(0);
     let decision = if choices.is_empty() {
         let action = *actions.first().ok_or(BadForm::NothingChosen)?;
         if actions.iter().any(|other| *other != action) {
@@ -85,9 +89,10 @@ pub fn parse(body: &[u8]) -> Result<Decision, BadForm> {
             action,
             recipients,
             remember,
+            seen,
         }
     } else {
-        each(choices, remember)?
+        each(choices, remember, seen)?
     };
     let sends = match &decision {
         Decision::Same { action, .. } => *action == Action::Send,
@@ -158,6 +163,7 @@ impl<T: PartialEq> Once<T> {
 fn each(
     choices: BTreeMap<i64, Option<Action>>,
     remember: Option<Remember>,
+    seen: i64,
 ) -> Result<Decision, BadForm> {
     let choices: Vec<(i64, Action)> = choices
         .into_iter()
@@ -166,7 +172,11 @@ fn each(
     if choices.is_empty() {
         return Err(BadForm::NothingChosen);
     }
-    Ok(Decision::Each { choices, remember })
+    Ok(Decision::Each {
+        choices,
+        remember,
+        seen,
+    })
 }
 
 /// The action of this name.
@@ -215,6 +225,7 @@ mod tests {
             action,
             recipients,
             remember: None,
+            seen: 0,
         })
     }
 
@@ -239,6 +250,7 @@ mod tests {
             Ok(Decision::Each {
                 choices: vec![(3, Action::Delete), (7, Action::Send)],
                 remember: None,
+                seen: 0,
             })
         );
         assert_eq!(
@@ -246,9 +258,21 @@ mod tests {
             Ok(Decision::Each {
                 choices: vec![(1, Action::Keep)],
                 remember: None,
+                seen: 0,
             }),
             "as soon as one choice-N is there, only those count"
         );
+    }
+
+    #[test]
+    fn a_form_says_what_its_page_knew() {
+        let seen = |body: &str| match parse(body.as_bytes()) {
+            Ok(Decision::Same { seen, .. } | Decision::Each { seen, .. }) => seen,
+            Err(why) => panic!("{body}: {why}"),
+        };
+        assert_eq!(seen("action=send&seen=17"), 17);
+        assert_eq!(seen("choice-1=send&seen=4&choice-2=none"), 4);
+        assert_eq!(seen("choice-1=send"), 0);
     }
 
     #[test]
@@ -267,6 +291,9 @@ mod tests {
             (b"action=send&action=delete", BadForm::Contradiction),
             (b"choice-1=send&choice-01=keep", BadForm::Contradiction),
             (b"choice-1=send&choice-1=none", BadForm::Contradiction),
+            (b"action=send&seen=", BadForm::UnknownValue),
+            (b"action=send&seen=-1", BadForm::UnknownValue),
+            (b"action=send&seen=1&seen=2", BadForm::Contradiction),
             (b"choice-=send", BadForm::UnknownField),
             (b"choice--1=send", BadForm::UnknownField),
             (b"choice-+1=send", BadForm::UnknownField),
@@ -399,7 +426,7 @@ mod tests {
                 .append_pair("action", "send")
                 .extend_pairs(recipients.iter().map(|r| ("recipient", r)))
                 .finish();
-            prop_assert_eq!(parse(body.as_bytes()), Ok(Decision::Same { action: Action::Send, recipients, remember: None }));
+            prop_assert_eq!(parse(body.as_bytes()), Ok(Decision::Same { action: Action::Send, recipients, remember: None, seen: 0 }));
         }
     }
 

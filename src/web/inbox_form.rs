@@ -1,7 +1,7 @@
 //! The forms of a sender's page, read as strictly as those of a case. Pure.
 //!
 //! `action=send|delete|keep` with `seen=` of the page is about all that wait, with `domain=` about those of one domain;
-//! `choice-CASE-NUMBER=send|delete|keep|none` is about one recipient. A form is one or the other: here a mixture would be
+//! `choice-CASE-NUMBER=send|delete|keep|none` is about one recipient, with `seen-CASE=` of its message. A form is one or the other: here a mixture would be
 //! about thousands of messages, so it is none at all.
 
 use std::collections::BTreeMap;
@@ -22,12 +22,18 @@ pub fn parse(body: &[u8]) -> Result<InboxDecision, BadForm> {
     let mut seen = Once::default();
     let mut domain = Once::default();
     let mut choices: BTreeMap<(i64, i64), Option<Action>> = BTreeMap::new();
+    let mut known: BTreeMap<i64, Once<i64>> = BTreeMap::new();
     for (name, value) in url::form_urlencoded::parse(body) {
         match name.as_ref() {
             "action" => chosen.take(action(&value).ok_or(BadForm::UnknownValue)?)?,
             "seen" => seen.take(number::<i64>(&value).ok_or(BadForm::UnknownValue)?)?,
             "domain" if value.is_empty() => return Err(BadForm::NothingChosen),
             "domain" => domain.take(domain_of(&value).ok_or(BadForm::UnknownValue)?)?,
+            other if other.starts_with("seen-") => {
+                let case = other.strip_prefix("seen-").and_then(number::<i64>);
+                let of = known.entry(case.ok_or(BadForm::UnknownField)?).or_default();
+                of.take(number(&value).ok_or(BadForm::UnknownValue)?)?;
+            }
             other => {
                 let key = other.strip_prefix("choice-").and_then(recipient);
                 let key = key.ok_or(BadForm::UnknownField)?;
@@ -46,7 +52,12 @@ pub fn parse(body: &[u8]) -> Result<InboxDecision, BadForm> {
         return if choices.is_empty() {
             Err(BadForm::NothingChosen)
         } else {
-            Ok(InboxDecision::Each { choices })
+            let seen = known.into_iter();
+            let seen = seen.filter_map(|(case, seen)| Some((case, seen.0?)));
+            Ok(InboxDecision::Each {
+                choices,
+                seen: seen.collect(),
+            })
         };
     }
     Ok(InboxDecision::All {
@@ -89,7 +100,15 @@ mod tests {
         assert_eq!(
             parse(b"choice-9-2=delete&choice-7-1=keep&choice-7-2=none"),
             Ok(InboxDecision::Each {
-                choices: vec![(7, 1, Action::Keep), (9, 2, Action::Delete)]
+                choices: vec![(7, 1, Action::Keep), (9, 2, Action::Delete)],
+                seen: Vec::new(),
+            })
+        );
+        assert_eq!(
+            parse(b"seen-9=4&choice-9-2=send&seen-7=0"),
+            Ok(InboxDecision::Each {
+                choices: vec![(9, 2, Action::Send)],
+                seen: vec![(7, 0), (9, 4)],
             })
         );
     }
@@ -120,6 +139,13 @@ mod tests {
             ),
             (b"choice-1-1=keep&choice-1-01=send", BadForm::Contradiction),
             (b"choice-1-1=none", BadForm::NothingChosen),
+            (b"choice-1-1=send&seen-1=", BadForm::UnknownValue),
+            (b"choice-1-1=send&seen-=1", BadForm::UnknownField),
+            (
+                b"choice-1-1=send&seen-1=1&seen-01=2",
+                BadForm::Contradiction,
+            ),
+            (b"seen-1=1", BadForm::NothingChosen),
             (b"choice-1=send", BadForm::UnknownField),
             (b"choice-1-=send", BadForm::UnknownField),
             (b"choice--1-1=send", BadForm::UnknownField),
@@ -141,7 +167,7 @@ mod tests {
                     let word = format!("action={action}");
                     prop_assert!(body.contains(&word) && body.contains("seen=") && seen >= 0);
                 }
-                Ok(InboxDecision::Each { choices }) => for (_, number, action) in choices {
+                Ok(InboxDecision::Each { choices, .. }) => for (_, number, action) in choices {
                     let word = format!("{number}={action}");
                     prop_assert!(body.contains(&word), "{} {}", word, body);
                 },

@@ -12,7 +12,7 @@ use crate::text::shown;
 use crate::web::form::BadForm;
 use crate::web::language::Language;
 use crate::web::protocol::{
-    Action, CaseView, ConsentView, InboxResult, InboxView, Refusal, Settings,
+    Action, CaseView, ConsentView, InboxResult, InboxView, Outcome, Refusal, Settings,
 };
 use crate::web::{view, view_inbox};
 
@@ -191,7 +191,7 @@ impl Pages {
                 headline => view::headline(case),
                 case => view::message(case, language),
                 decided => view::recipients(case, |r| r.outcome.is_some()),
-                open => view::recipients(case, |r| r.open && r.outcome.is_none()),
+                open => view::recipients(case, |r| r.open && matches!(r.outcome, None | Some(Outcome::Changed))),
                 remembered => view::remembered(&case.remembered, language),
             },
         )

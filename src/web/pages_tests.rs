@@ -51,6 +51,7 @@ pub(crate) fn case(open: usize) -> CaseView {
         retry_until: Some(moment(1_795_770_900)),
         closed: None,
         held: false,
+        seen: 0,
         recipients: (1..=open as i64).map(recipient).collect(),
         remember: Vec::new(),
         remembered: Vec::new(),
@@ -218,6 +219,7 @@ fn inbox(messages: u64, page: u32) -> InboxView {
             arrived: moment(1_795_338_900),
             retry_until: Some(moment(1_795_770_900)),
             held: false,
+            seen: 0,
             recipients,
             more: number as u64 - 1,
         }

@@ -106,6 +106,8 @@ pub enum Decision {
         recipients: Vec<String>,
         /// Only with "send".
         remember: Option<Remember>,
+        /// [`CaseView::seen`] of the page; 0 if the form does not say.
+        seen: i64,
     },
     /// `choice-N=` for recipient number N of the page, each with an action of its own.
     Each {
@@ -113,6 +115,8 @@ pub enum Decision {
         choices: Vec<(i64, Action)>,
         /// Only where one of them is "send".
         remember: Option<Remember>,
+        /// As above.
+        seen: i64,
     },
 }
 
@@ -268,7 +272,7 @@ mod tests {
         fn what_is_sent_is_received(token in ".*", recipients in prop::collection::vec(".*", 0..5)) {
             let question = Question::Decide {
                 token,
-                decision: Decision::Same { action: Action::Send, recipients, remember: None },
+                decision: Decision::Same { action: Action::Send, recipients, remember: None, seen: 3 },
                 client: Ipv4Addr::LOCALHOST.into(),
             };
             let mut frame = Vec::new();

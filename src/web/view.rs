@@ -26,6 +26,7 @@ struct Message {
     retry_until: String,
     closed: Option<String>,
     held: bool,
+    seen: i64,
 }
 
 /// One recipient.
@@ -105,6 +106,7 @@ pub(crate) fn message(case: &CaseView, language: Language) -> Value {
             .unwrap_or_default(),
         closed: case.closed.clone(),
         held: case.held,
+        seen: case.seen,
     }))
 }
 
@@ -154,7 +156,8 @@ pub(super) fn mark(outcome: Outcome) -> &'static str {
         | Outcome::AlreadyReturned
         | Outcome::AlreadyGone
         | Outcome::AlreadyDecided
-        | Outcome::NotPossible => "not-done",
+        | Outcome::NotPossible
+        | Outcome::Changed => "not-done",
     }
 }
 
@@ -233,6 +236,8 @@ mod tests {
             (&[Recorded], "recorded"),
             (&[Released, AlreadyGone], "partly"),
             (&[Recorded, NotPossible], "partly"),
+            (&[Released, Changed], "partly"),
+            (&[Changed], "nothing"),
             (&[AlreadyDelivered], "delivered"),
             (&[AlreadyReturned], "returned"),
             (&[AlreadyDelivered, AlreadyReturned], "nothing"),

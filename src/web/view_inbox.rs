@@ -49,6 +49,7 @@ struct Message {
     recipients: Vec<Recipient>,
     more: u64,
     held: bool,
+    seen: i64,
 }
 
 #[derive(Debug, Serialize)]
@@ -135,6 +136,7 @@ fn message(view: &MessageView, language: Language) -> Message {
         recipients: view.recipients.iter().map(recipient).collect(),
         more: view.more,
         held: view.held,
+        seen: view.seen,
     }
 }
 

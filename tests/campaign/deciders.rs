@@ -293,12 +293,15 @@ fn sentences() -> &'static BTreeMap<String, Outcome> {
         // As recorded, with the news that a try has failed.
         let hindered = texts["page"]["hindered"].as_str().expect("a sentence");
         let hindered = (hindered.to_owned(), Outcome::Recorded);
-        // As not possible, with the reason for which it waits.
-        let not_possible = known["not-possible"].as_str().expect("a sentence");
+        // With the reason for which it waits.
         let failures = texts["page"]["failure"].as_table().expect("a table");
-        let with_reason = failures.values().map(|why| {
-            let why = why.as_str().expect("a sentence");
-            (format!("{not_possible} {why}"), Outcome::NotPossible)
+        let undone = [Outcome::NotPossible, Outcome::Changed];
+        let with_reason = undone.into_iter().flat_map(|outcome| {
+            let said = known[outcome.as_str()].as_str().expect("a sentence");
+            failures.values().map(move |why| {
+                let why = why.as_str().expect("a sentence");
+                (format!("{said} {why}"), outcome)
+            })
         });
         let known = known.iter().map(of).chain([hindered]);
         known.chain(with_reason).collect()

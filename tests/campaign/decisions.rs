@@ -85,6 +85,11 @@ impl Court<'_> {
                     }
                     // No server that the encrypt instance talks to over TLS in a campaign refuses for good later on.
                     Outcome::AlreadyReturned => false,
+                    // The campaign's clicks say nothing of what their pages knew.
+                    Outcome::Changed => {
+                        row.is_none_or(|row| row.judged_late)
+                            || plan::domain_of(to).fate == Fate::Turns
+                    }
                     Outcome::NotPossible => {
                         row.is_none_or(|row| !row.may_send || row.judged_late)
                             || plan::domain_of(to).fate == Fate::Busy

@@ -204,10 +204,12 @@ fn questions(token: &str, victim: CaseId, address: &str) -> Vec<Question> {
             action,
             recipients,
             remember,
+            seen: i64::MAX,
         };
         let each = Decision::Each {
             choices: vec![(1, action)],
             remember: None,
+            seen: i64::MAX,
         };
         for decision in [same(Vec::new()), same(vec![address.to_owned()]), each] {
             all.push(Question::Decide {
@@ -218,6 +220,7 @@ fn questions(token: &str, victim: CaseId, address: &str) -> Vec<Question> {
         }
         let each = InboxDecision::Each {
             choices: vec![(victim.0, 1, action)],
+            seen: vec![(victim.0, i64::MAX)],
         };
         let every = InboxDecision::All {
             action,

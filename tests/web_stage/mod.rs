@@ -283,6 +283,7 @@ pub fn case(recipients: Vec<RecipientView>) -> CaseView {
         retry_until: Some(moment(1_795_770_900)),
         closed: None,
         held: false,
+        seen: 17,
         recipients,
         remember: Vec::new(),
         remembered: Vec::new(),

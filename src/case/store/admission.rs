@@ -2,7 +2,7 @@
 
 use rusqlite::{OptionalExtension as _, Transaction, params};
 
-use super::cases::{sender_column, standing};
+use super::cases::{mark_changed, sender_column, standing};
 use super::consents::is_in_force;
 use super::mandatory::nearest_listed;
 use super::moves::{By, decide};
@@ -205,13 +205,6 @@ fn admit_recipient(
 ) -> rusqlite::Result<bool> {
     let domain = Domain::of(&new.address);
     let asked = new.asked(whole.asked);
-    let (written, unwritten) = match &new.written {
-        Written::Same => ("", false),
-        Written::Other(address) => (address.as_str(), false),
-        Written::Never => ("", true),
-    };
-    let stuck = new.failure != Failure::NotTls;
-    let stuck_at = stuck.then(now_ms);
     let known: Option<(i64, RecipientState, Failure)> = tx
         .prepare_cached(
             "SELECT id, state, failure FROM recipients WHERE case_id = ?1 AND address = ?2",
@@ -225,24 +218,9 @@ fn admit_recipient(
         Some((id, RecipientState::NotOffered, failure))
             if failure != new.failure || new.state != RecipientState::NotOffered =>
         {
-            // Only now can its sender see it: a decision about all that a page has shown before must not include it.
-            tx.prepare_cached(
-                "UPDATE recipients SET failure = ?2, status = ?3, detail = ?4, may_send = ?5, state = ?6,
-                 stuck_at = CASE WHEN ?6 = 'not-offered' THEN coalesce(stuck_at, ?7) ELSE ?7 END,
-                 written = ?8, unwritten = ?9 WHERE id = ?1",
-            )?
-            .execute(params![
-                id,
-                new.failure,
-                new.status,
-                new.detail,
-                new.may_send,
-                new.state,
-                stuck_at,
-                written,
-                unwritten
-            ])?;
+            replace(tx, id, new, new.state)?;
             if new.state != RecipientState::NotOffered {
+                forget(tx, id, News::Withheld)?;
                 let detail = format!("{failure} before, now {}", new.failure);
                 record(tx, case, new.address.as_str(), "stuck", &detail)?;
             }
@@ -253,24 +231,14 @@ fn admit_recipient(
             if state.is_open() && new.failure != Failure::Unjudged =>
         {
             let offered = new.state != RecipientState::NotOffered;
-            tx.prepare_cached(
-                "UPDATE recipients SET failure = ?2, status = ?3, detail = ?4, may_send = ?5, stuck_at = ?6, state = ?7
-                 WHERE id = ?1",
-            )?
-            .execute(params![
-                id,
-                new.failure,
-                new.status,
-                new.detail,
-                new.may_send,
-                stuck_at,
-                if offered { state } else { new.state }
-            ])?;
+            replace(tx, id, new, if offered { state } else { new.state })?;
+            mark_changed(tx, id)?;
             let detail = format!("could not be judged before, now {}", new.failure);
             record(tx, case, new.address.as_str(), "judged", &detail)?;
-            if !offered {
+            if !offered || new.written == Written::Never {
                 forget(tx, id, News::Stuck)?;
-            } else if !acts(state, asked, new) {
+            }
+            if offered && !acts(state, asked, new) {
                 // Whoever asked was told, or is about to be.
                 return Ok(true);
             }
@@ -292,6 +260,7 @@ fn admit_recipient(
         }
         Some(_) => return Ok(false),
         None => {
+            let (written, unwritten) = written(new);
             tx.prepare_cached(
                 "INSERT INTO recipients (case_id, number, address, failure, status, detail, may_send, state, domain, stuck_at,
                      written, unwritten)
@@ -307,7 +276,7 @@ fn admit_recipient(
                 new.may_send,
                 new.state,
                 domain.as_ref().map_or("", Domain::as_str),
-                stuck_at,
+                stuck_at(new),
                 written,
                 unwritten,
             ])?;
@@ -322,10 +291,8 @@ fn admit_recipient(
     match new.action {
         Some((action, actor)) => {
             let by = By {
-                actor,
-                client: "",
                 consent: new.consent,
-                overrules: false,
+                ..By::plain(actor, "")
             };
             decide(tx, case, &[(id, action)], &by)?;
         }
@@ -335,6 +302,48 @@ fn admit_recipient(
         None => {}
     }
     Ok(true)
+}
+
+/// Since when a new failure is known.
+fn stuck_at(new: &NewRecipient) -> Option<i64> {
+    (new.failure != Failure::NotTls).then(now_ms)
+}
+
+/// The columns `written` and `unwritten`.
+fn written(new: &NewRecipient) -> (&str, bool) {
+    match &new.written {
+        Written::Same => ("", false),
+        Written::Other(address) => (address.as_str(), false),
+        Written::Never => ("", true),
+    }
+}
+
+/// What could not be judged, or was nobody's matter, is known in another way now. Only now can its sender see it so: a
+/// decision about all that a page has shown before must not include it.
+fn replace(
+    tx: &Transaction<'_>,
+    id: i64,
+    new: &NewRecipient,
+    state: RecipientState,
+) -> rusqlite::Result<()> {
+    let (written, unwritten) = written(new);
+    tx.prepare_cached(
+        "UPDATE recipients SET failure = ?2, status = ?3, detail = ?4, may_send = ?5, state = ?6,
+         stuck_at = CASE WHEN ?6 = 'not-offered' THEN coalesce(stuck_at, ?7) ELSE ?7 END,
+         written = ?8, unwritten = ?9 WHERE id = ?1",
+    )?
+    .execute(params![
+        id,
+        new.failure,
+        new.status,
+        new.detail,
+        new.may_send,
+        state,
+        stuck_at(new),
+        written,
+        unwritten
+    ])?;
+    Ok(())
 }
 
 /// What is known of a recipient about whom somebody is asked, as the newest failure has it. Whether more has changed than
@@ -367,6 +376,7 @@ fn judge_anew(
     if !changed {
         return Ok(false);
     }
+    mark_changed(tx, id)?;
     let address = new.address.as_str();
     let offered = match (could_send, new.may_send) {
         (true, false) => ", may not go unencrypted any more",

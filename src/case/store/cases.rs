@@ -137,7 +137,7 @@ impl Store {
             connection
                 .prepare_cached(
                     "SELECT id, number, address, failure, status, detail, may_send, state, stuck_at, passage, passage_at,
-                     passage_detail, written, unwritten FROM recipients WHERE case_id = ?1 ORDER BY number",
+                     passage_detail, written, unwritten, changed FROM recipients WHERE case_id = ?1 ORDER BY number",
                 )?
                 .query_map([case], |row| {
                     Ok(Recipient {
@@ -154,6 +154,7 @@ impl Store {
                         passage: row.get(9)?,
                         passage_at: row.get(10)?,
                         passage_detail: row.get(11)?,
+                        changed: row.get(14)?,
                     })
                 })?
                 .collect()
@@ -250,6 +251,16 @@ fn is_planned(
 pub(super) fn address_of(tx: &Transaction<'_>, recipient: i64) -> rusqlite::Result<String> {
     tx.prepare_cached("SELECT address FROM recipients WHERE id = ?1")?
         .query_row([recipient], |row| row.get(0))
+}
+
+/// The page of the case says something else of this recipient from now on: a form of an older page does not send to it.
+pub(super) fn mark_changed(tx: &Transaction<'_>, recipient: i64) -> rusqlite::Result<()> {
+    tx.prepare_cached(
+        "UPDATE recipients SET changed = 1 + (SELECT max(o.changed) FROM recipients o WHERE o.case_id = recipients.case_id)
+         WHERE id = ?1",
+    )?
+    .execute([recipient])?;
+    Ok(())
 }
 
 /// What is left of a case.

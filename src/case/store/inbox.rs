@@ -90,6 +90,8 @@ pub struct CaseChoices {
     pub case: Case,
     /// Recipients (their numbers in the store, and addresses), each with what to do.
     pub choices: Vec<(i64, Address, Action)>,
+    /// Up to which change of the case the page knew: see [`Store::decide`].
+    pub seen: i64,
 }
 
 impl Store {
@@ -184,12 +186,8 @@ impl Store {
             return Ok((Vec::new(), None));
         }
         self.write("cannot record decisions", |tx| {
-            let by = By {
-                actor: Actor::Link,
-                client: bulk.client,
-                consent: None,
-                overrules: false,
-            };
+            // Chosen here by what the page has seen.
+            let by = By::plain(Actor::Link, bulk.client);
             let mut decided = Vec::new();
             let mut mark = after;
             while decided.len() < BATCH_RECIPIENTS {
@@ -219,7 +217,7 @@ impl Store {
             connection
                 .prepare_cached(&format!(
                     "SELECT count(*) FROM cases c CROSS JOIN recipients r ON r.case_id = c.id
-                     WHERE {OWN} AND {MEANT} AND (c.arrival, c.id) > (?5, ?6)"
+                     WHERE {OWN} AND {MEANT} AND {WITHIN} AND (c.arrival, c.id) > (?5, ?6)"
                 ))?
                 .query_row(
                     params![
@@ -244,12 +242,12 @@ impl Store {
             connection
                 .prepare_cached(&format!(
                     "SELECT count(*) FROM cases c CROSS JOIN recipients r ON r.case_id = c.id
-                     WHERE {OWN} AND {WAITS} AND NOT r.may_send
-                       AND (?2 IS NULL OR r.domain = ?2) AND coalesce(r.stuck_at, c.opened_at) <= ?3"
+                     WHERE {OWN} AND {WAITS} AND NOT r.may_send AND {WITHIN}"
                 ))?
-                .query_row(params![person(bulk.sender), bulk.domain, bulk.seen], |row| {
-                    count(row, 0)
-                })
+                .query_row(
+                    params![person(bulk.sender), bulk.action, bulk.domain, bulk.seen],
+                    |row| count(row, 0),
+                )
         })
     }
 
@@ -267,14 +265,12 @@ impl Store {
             return Ok(standing);
         }
         self.write("cannot record decisions", |tx| {
-            let by = By {
-                actor: Actor::Link,
-                client,
-                consent: None,
-                overrules: false,
-            };
             let mut decided = Vec::new();
             for form in forms {
+                let by = By {
+                    seen: Some(form.seen),
+                    ..By::plain(Actor::Link, client)
+                };
                 let made = decide(tx, form.case.id, &form.plain(), &by)?;
                 decided.extend(form.told(made));
             }
@@ -286,7 +282,7 @@ impl Store {
     fn all_standing(&self, forms: &[CaseChoices]) -> Result<Option<Vec<BulkDecided>>, StoreError> {
         let mut all = Vec::new();
         for form in forms {
-            match self.standing(form.case.id, &form.plain())? {
+            match self.standing(form.case.id, &form.plain(), Some(form.seen))? {
                 Some(standing) => all.extend(form.told(standing)),
                 None => return Ok(None),
             }
@@ -328,11 +324,13 @@ fn told(
         })
 }
 
-/// Which recipients a decision in bulk is about. What is kept already need not be kept once more. Parameters: 2 action,
-/// 3 domain, 4 seen.
-const MEANT: &str =
-    "(r.state = 'open' OR r.state = 'kept' AND ?2 <> 'keep') AND NOT r.unwritten AND (?2 <> 'send' OR r.may_send)
-    AND (?3 IS NULL OR r.domain = ?3) AND coalesce(r.stuck_at, c.opened_at) <= ?4";
+/// Which recipients a decision in bulk changes, of those that it is about: what is kept already need not be kept once more.
+/// Parameter 2 is the action.
+const MEANT: &str = "(r.state = 'open' OR r.state = 'kept' AND ?2 <> 'keep') AND NOT r.unwritten AND (?2 <> 'send' OR r.may_send)";
+
+/// Which recipients a decision in bulk is about: those of a domain, as far as the page has seen them. Parameters: 3 domain,
+/// 4 seen.
+const WITHIN: &str = "(?3 IS NULL OR r.domain = ?3) AND coalesce(r.stuck_at, c.opened_at) <= ?4";
 
 /// The next case, after `mark`, that a decision in bulk is about.
 fn next_meant(
@@ -344,7 +342,7 @@ fn next_meant(
         .prepare_cached(&format!(
             "SELECT c.id, c.queue_id, c.arrival FROM cases c
              WHERE {OWN} AND (c.arrival, c.id) > (?5, ?6)
-               AND EXISTS (SELECT 1 FROM recipients r WHERE r.case_id = c.id AND {MEANT})
+               AND EXISTS (SELECT 1 FROM recipients r WHERE r.case_id = c.id AND {MEANT} AND {WITHIN})
              ORDER BY c.arrival, c.id LIMIT 1"
         ))?
         .query_row(
@@ -369,7 +367,7 @@ fn meant(
     connection
         .prepare_cached(&format!(
             "SELECT r.id, r.address FROM cases c JOIN recipients r ON r.case_id = c.id
-             WHERE {OWN} AND c.id = ?5 AND {MEANT} ORDER BY r.number"
+             WHERE {OWN} AND c.id = ?5 AND {MEANT} AND {WITHIN} ORDER BY r.number"
         ))?
         .query_map(
             params![

@@ -227,12 +227,7 @@ fn enforce(tx: &Transaction<'_>, domain: &Domain, by: &str) -> rusqlite::Result<
         });
     }
     for (case, deletions) in deletions {
-        let by = By {
-            actor: Actor::Mandatory,
-            client: by,
-            consent: None,
-            overrules: false,
-        };
+        let by = By::plain(Actor::Mandatory, by);
         decide(tx, case, &deletions, &by)?;
     }
     Ok(affected)

@@ -5,7 +5,7 @@
 
 use rusqlite::{Connection, OptionalExtension as _, Row, Transaction, params};
 
-use super::cases::{address_of, close_if_settled};
+use super::cases::{address_of, close_if_settled, mark_changed};
 use super::consents::count_use;
 use super::mandatory::nearest_listed;
 use super::news::{forget, owe};
@@ -53,6 +53,12 @@ pub struct MoveRecipient {
 }
 
 impl Move {
+    /// Those that it sends to.
+    pub fn sent(&self) -> impl Iterator<Item = &MoveRecipient> {
+        let all = self.recipients.iter();
+        all.filter(|one| one.action == Action::Send)
+    }
+
     /// Does it concern this recipient?
     pub fn names(&self, recipient: i64) -> bool {
         self.recipients.iter().any(|one| one.id == recipient)
@@ -96,6 +102,10 @@ impl Store {
     /// Records the sender's choices. For each recipient the first send or delete wins; whatever else is chosen after
     /// that changes nothing. The caller has checked that the recipients belong to `case`.
     ///
+    /// A form says by `seen` up to which change its page knew ([`crate::case::Recipient::changed`]). It sends to nobody of
+    /// whom something else is known since; deleting and keeping is right whatever the failure is. A form that says nothing
+    /// is from before the first change: 0. `None` for who decides on what is known now.
+    ///
     /// What stands already is not recorded again, and is answered without a transaction. So a recipient goes from open
     /// to kept to decided and never back: however often somebody with a link asks, it makes two records at most.
     ///
@@ -107,16 +117,15 @@ impl Store {
         choices: &[(i64, Action)],
         actor: Actor,
         client: &str,
+        seen: Option<i64>,
     ) -> Result<Decided, StoreError> {
-        if let Some(standing) = self.standing(case, choices)? {
+        if let Some(standing) = self.standing(case, choices, seen)? {
             return Ok(standing);
         }
         self.write("cannot record a decision", |tx| {
             let by = By {
-                actor,
-                client,
-                consent: None,
-                overrules: false,
+                seen,
+                ..By::plain(actor, client)
             };
             decide(tx, case, choices, &by)
         })
@@ -127,11 +136,16 @@ impl Store {
         &self,
         case: CaseId,
         choices: &[(i64, Action)],
+        seen: Option<i64>,
     ) -> Result<Option<Decided>, StoreError> {
+        let by = By {
+            seen,
+            ..By::plain(Actor::Link, "")
+        };
         self.read("cannot compare a decision", |connection| {
             let mut outcomes = Vec::with_capacity(choices.len());
             for (recipient, action) in choices {
-                let (outcome, next) = judge(connection, case, *recipient, *action, false)?;
+                let (outcome, next) = judge(connection, case, *recipient, *action, &by)?;
                 if next.is_some() {
                     return Ok(None);
                 }
@@ -157,10 +171,8 @@ impl Store {
     ) -> Result<Decided, StoreError> {
         self.write("cannot record a decision", |tx| {
             let by = By {
-                actor: Actor::Admin,
-                client,
-                consent: None,
                 overrules: true,
+                ..By::plain(Actor::Admin, client)
             };
             decide(tx, case, choices, &by)
         })
@@ -185,6 +197,12 @@ impl Store {
                     "DELETE FROM move_recipients WHERE move_id = ?1 AND recipient_id = ?2",
                 )?
                 .execute(params![planned.id.0, recipient])?;
+                let by: Option<Actor> = tx
+                    .prepare_cached(
+                        "SELECT actor FROM decisions WHERE recipient_id = ?1 AND action = 'send'",
+                    )?
+                    .query_row([recipient], |row| row.get(0))
+                    .optional()?;
                 // It is in the history; as a decision it would stand in the way of the next one.
                 tx.prepare_cached(
                     "DELETE FROM decisions WHERE recipient_id = ?1 AND action = 'send'",
@@ -225,6 +243,7 @@ impl Store {
                     may_send,
                     now_ms()
                 ])?;
+                mark_changed(tx, *recipient)?;
                 record(
                     tx,
                     planned.case,
@@ -232,8 +251,13 @@ impl Store {
                     "refused",
                     &format!("not sent: {why}"),
                 )?;
-                if state == RecipientState::Open {
-                    owe(tx, *recipient, News::Stuck)?;
+                match state {
+                    RecipientState::Open => owe(tx, *recipient, News::Stuck)?,
+                    // Who has said "send" may have read "soon"; of rules and choices of old the sender knows nothing.
+                    RecipientState::NotOffered if by == Some(Actor::Link) => {
+                        owe(tx, *recipient, News::Withheld)?;
+                    }
+                    _ => {}
                 }
             }
             let left: bool = tx
@@ -246,6 +270,28 @@ impl Store {
                 )?;
             }
             close_if_settled(tx, planned.case)
+        })
+    }
+
+    /// Lets some recipients of a move that has not begun wait in one of their own. The decision stands.
+    ///
+    /// # Errors
+    /// When the store fails; then nothing has changed.
+    pub fn set_apart(&self, planned: &Move, recipients: &[i64]) -> Result<(), StoreError> {
+        self.write("cannot set recipients apart", |tx| {
+            tx.prepare_cached(
+                "INSERT INTO moves (case_id, step, begun_at, changed_at)
+                 SELECT case_id, 'planned', begun_at, ?2 FROM moves WHERE id = ?1",
+            )?
+            .execute(params![planned.id.0, now_ms()])?;
+            let own = tx.last_insert_rowid();
+            for recipient in recipients {
+                tx.prepare_cached(
+                    "UPDATE move_recipients SET move_id = ?3 WHERE move_id = ?1 AND recipient_id = ?2",
+                )?
+                .execute(params![planned.id.0, recipient, own])?;
+            }
+            Ok(())
         })
     }
 
@@ -522,6 +568,21 @@ pub(super) struct By<'a> {
     pub consent: Option<ConsentId>,
     /// Do policies that demand TLS not count?
     pub overrules: bool,
+    /// Up to which change the page knew that the decision came from; `None` where it came from no page.
+    pub seen: Option<i64>,
+}
+
+impl<'a> By<'a> {
+    /// Nothing but this.
+    pub fn plain(actor: Actor, client: &'a str) -> Self {
+        Self {
+            actor,
+            client,
+            consent: None,
+            overrules: false,
+            seen: None,
+        }
+    }
 }
 
 /// [`Store::decide`], within a transaction.
@@ -536,7 +597,7 @@ pub(super) fn decide(
     let mut outcomes = Vec::with_capacity(choices.len());
     let mut changed = Vec::new();
     for (recipient, action) in choices {
-        let (outcome, next) = judge(tx, case, *recipient, *action, by.overrules)?;
+        let (outcome, next) = judge(tx, case, *recipient, *action, by)?;
         outcomes.push((*recipient, outcome));
         let Some(next) = next else { continue };
         changed.push(*recipient);
@@ -595,18 +656,24 @@ fn judge(
     case: CaseId,
     recipient: i64,
     action: Action,
-    overrules: bool,
+    by: &By<'_>,
 ) -> rusqlite::Result<(Outcome, Option<RecipientState>)> {
     use RecipientState::{Deleting, Kept, NotOffered, Open, Releasing};
-    let (state, mut may_send, failure, address): (RecipientState, bool, Failure, Address) =
-        connection
-            .prepare_cached(
-                "SELECT state, may_send, failure, address FROM recipients WHERE id = ?1 AND case_id = ?2",
-            )?
-            .query_row(params![recipient, case], |row| {
-                Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?))
-            })?;
-    if overrules && failure == Failure::Policy {
+    type Known = (RecipientState, bool, Failure, Address, i64);
+    let (state, mut may_send, failure, address, changed): Known = connection
+        .prepare_cached(
+            "SELECT state, may_send, failure, address, changed FROM recipients WHERE id = ?1 AND case_id = ?2",
+        )?
+        .query_row(params![recipient, case], |row| {
+            Ok((
+                row.get(0)?,
+                row.get(1)?,
+                row.get(2)?,
+                row.get(3)?,
+                row.get(4)?,
+            ))
+        })?;
+    if by.overrules && failure == Failure::Policy {
         // Nothing but the policy: what is mandatory stays so.
         let domain = Domain::nearest(&address);
         let listed = domain.map(|domain| nearest_listed(connection, &domain));
@@ -616,6 +683,9 @@ fn judge(
         (state, _) if state.has_left() => (state.outcome_when_late(), None),
         (NotOffered, _) => (Outcome::NotPossible, None),
         (Open | Kept, Action::Send) if !may_send => (Outcome::NotPossible, None),
+        (Open | Kept, Action::Send) if by.seen.is_some_and(|seen| seen < changed) => {
+            (Outcome::Changed, None)
+        }
         (Kept, Action::Keep) => (Outcome::Kept, None),
         (Open, Action::Keep) => (Outcome::Kept, Some(Kept)),
         (Open | Kept, Action::Send) => (Outcome::Recorded, Some(Releasing)),

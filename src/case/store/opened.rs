@@ -32,6 +32,7 @@ pub(super) const STEPS: &[&str] = &[
     include_str!("overruled.sql"),
     include_str!("people.sql"),
     include_str!("handshakes.sql"),
+    include_str!("changed.sql"),
 ];
 
 /// The version that people.sql makes.

@@ -383,7 +383,7 @@ mod tests {
         let all = store.recipients(case).unwrap().into_iter().take(count);
         let ids: Vec<i64> = all.map(|one| one.id).collect();
         let send: Vec<_> = ids.iter().map(|id| (*id, Action::Send)).collect();
-        let decided = store.decide(case, &send, Actor::Link, "::1").unwrap();
+        let decided = store.decide(case, &send, Actor::Link, "::1", None).unwrap();
         let outcomes: Vec<_> = ids.iter().map(|id| (*id, Outcome::Released)).collect();
         let name: QueueId = "12345ABCDEF".parse().unwrap();
         let id = decided.planned.unwrap();

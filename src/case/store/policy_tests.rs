@@ -313,7 +313,7 @@ fn listing_a_domain_ends_what_is_open_and_lets_stand_what_is_decided() {
     let sent = open("ABCDEF4", "one@x.test");
     let recipient = store.recipients(sent).unwrap()[0].id;
     store
-        .decide(sent, &[(recipient, Action::Send)], Actor::Link, "::1")
+        .decide(sent, &[(recipient, Action::Send)], Actor::Link, "::1", None)
         .unwrap();
     let listing = store.add_mandatory(&domain("x.test"), "root").unwrap();
     assert!(listing.is_new);
@@ -349,7 +349,13 @@ fn listing_a_domain_ends_what_is_open_and_lets_stand_what_is_decided() {
     // Too late for the others.
     let recipient = store.recipients(below).unwrap()[0].id;
     let click = store
-        .decide(below, &[(recipient, Action::Send)], Actor::Link, "::1")
+        .decide(
+            below,
+            &[(recipient, Action::Send)],
+            Actor::Link,
+            "::1",
+            None,
+        )
         .unwrap();
     assert_eq!(click.outcomes, [(recipient, Outcome::AlreadyDecided)]);
     // The senders are told when it has been done.

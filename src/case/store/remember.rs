@@ -50,17 +50,16 @@ impl Store {
         case: CaseId,
         choices: &[(i64, Action)],
         client: &str,
+        seen: i64,
         remember: &Remember<'_>,
     ) -> Result<(Decided, Vec<Remembered>), StoreError> {
-        if let Some(standing) = self.standing(case, choices)? {
+        if let Some(standing) = self.standing(case, choices, Some(seen))? {
             return Ok((standing, Vec::new()));
         }
         self.write("cannot record a decision", |tx| {
             let by = By {
-                actor: Actor::Link,
-                client,
-                consent: None,
-                overrules: false,
+                seen: Some(seen),
+                ..By::plain(Actor::Link, client)
             };
             let decided = decide(tx, case, choices, &by)?;
             let sent =

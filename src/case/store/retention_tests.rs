@@ -79,7 +79,7 @@ fn closed_case(store: &Store, queue_id: &str, sender: Option<&str>) -> CaseId {
         .map(|one| (one.id, Action::Send))
         .collect();
     let decided = store
-        .decide(case, &choices, Actor::Link, "192.0.2.77")
+        .decide(case, &choices, Actor::Link, "192.0.2.77", None)
         .unwrap();
     let mut journal = store.load_move(decided.planned.unwrap()).unwrap().unwrap();
     for one in &mut journal.recipients {

@@ -72,7 +72,7 @@ fn the_first_final_decision_wins_and_is_planned_with_its_move() {
         .collect();
     let decide = |recipient: usize, action| {
         store
-            .decide(case, &[(ids[recipient], action)], Actor::Link, "::1")
+            .decide(case, &[(ids[recipient], action)], Actor::Link, "::1", None)
             .unwrap()
     };
     assert_eq!(decide(0, Action::Keep).outcomes, [(ids[0], Outcome::Kept)]);
@@ -109,7 +109,7 @@ fn a_decision_about_a_stranger_records_nothing() {
     let stranger = store.recipients(other).unwrap()[0].id;
     let own = store.recipients(case).unwrap()[0].id;
     let both = [(own, Action::Send), (stranger, Action::Send)];
-    assert!(store.decide(case, &both, Actor::Link, "::1").is_err());
+    assert!(store.decide(case, &both, Actor::Link, "::1", None).is_err());
     assert!(store.unfinished_moves().unwrap().is_empty());
     assert_eq!(
         store.recipients(case).unwrap()[0].state,
@@ -210,7 +210,7 @@ fn what_was_seen_in_the_queue_ends_what_waits_and_touches_no_decision() {
         .map(|one| one.id)
         .collect();
     store
-        .decide(case, &[(ids[0], Action::Send)], Actor::Link, "")
+        .decide(case, &[(ids[0], Action::Send)], Actor::Link, "", None)
         .unwrap();
     let seen: Vec<_> = ids
         .iter()
@@ -325,7 +325,7 @@ fn what_stands_is_not_recorded_again() {
         .map(|one| one.id)
         .collect();
     let keep: Vec<_> = open.iter().map(|id| (*id, Action::Keep)).collect();
-    let first = store.decide(case, &keep, Actor::Link, "::1").unwrap();
+    let first = store.decide(case, &keep, Actor::Link, "::1", None).unwrap();
     assert_eq!(first.changed, open);
     let written = |store: &Store| {
         let opened = store.lock();
@@ -344,7 +344,7 @@ fn what_stands_is_not_recorded_again() {
     let other = Connection::open(&store.path).unwrap();
     other.execute_batch("BEGIN IMMEDIATE").unwrap();
     for _ in 0..100 {
-        let again = store.decide(case, &keep, Actor::Link, "::1").unwrap();
+        let again = store.decide(case, &keep, Actor::Link, "::1", None).unwrap();
         assert_eq!(again.outcomes, first.outcomes);
         assert!(again.changed.is_empty() && again.planned.is_none());
     }

@@ -23,6 +23,7 @@ impl Desk {
         choices: &[(i64, Action)],
         wanted: protocol::Remember,
         client: &str,
+        seen: i64,
     ) -> Result<Decided, DeskError> {
         let days = views::days_to_choose(self.rules().remember_days);
         let sender = case.key.sender.clone();
@@ -44,7 +45,7 @@ impl Desk {
         };
         let (decided, remembered) = self
             .store
-            .decide_and_remember(case.id, choices, client, &remember)?;
+            .decide_and_remember(case.id, choices, client, seen, &remember)?;
         for choice in &remembered {
             let failures: Vec<&str> = choice
                 .failures

@@ -13,8 +13,7 @@ use super::{Desk, DeskError, choices, views};
 use crate::address::Address;
 use crate::case::store::{Bulk, BulkDecided, BulkMark, CaseChoices, MoveId};
 use crate::case::{
-    Action, Actor, Asked, Case, CaseId, CaseState, MoveStep, Outcome, Recipient, RecipientState,
-    SenderId,
+    Action, Actor, Asked, Case, CaseId, CaseState, Outcome, Recipient, RecipientState, SenderId,
 };
 use crate::domain::Domain;
 use crate::web::facts::{PAGE_DOMAINS, PAGE_MESSAGES, PAGE_RECIPIENTS};
@@ -90,6 +89,7 @@ impl Desk {
         recipients.retain(|recipient| open.contains_key(&recipient.number));
         let more = recipients.len().saturating_sub(PAGE_RECIPIENTS);
         recipients.truncate(PAGE_RECIPIENTS);
+        let seen = views::seen(recipients.iter());
         let recipients = recipients
             .iter()
             .map(|recipient| views::recipient_view(recipient, false, None));
@@ -100,6 +100,7 @@ impl Desk {
             arrived: Moment::local(case.key.arrival),
             retry_until: case.retry_until.map(Moment::local),
             held: case.held_at.is_some(),
+            seen,
             recipients: recipients.collect(),
             more: more as u64,
         })
@@ -119,8 +120,8 @@ impl Desk {
             left: 0,
         };
         let mut decided = match decision {
-            InboxDecision::Each { choices } => {
-                let chosen = self.chosen(sender, choices)?;
+            InboxDecision::Each { choices, seen } => {
+                let chosen = self.chosen(sender, choices, seen)?;
                 let decided = self.store.decide_several(&chosen, client)?;
                 let actions = chosen.iter().flat_map(|chosen| &chosen.choices);
                 for (one, (_, _, action)) in decided.iter().zip(actions) {
@@ -200,6 +201,7 @@ impl Desk {
         &self,
         sender: &Address,
         choices: &[(i64, i64, Action)],
+        seen: &[(i64, i64)],
     ) -> Result<Vec<CaseChoices>, DeskError> {
         let mut by_case: BTreeMap<i64, Vec<(i64, Action)>> = BTreeMap::new();
         for (case, number, action) in choices {
@@ -226,9 +228,11 @@ impl Desk {
                     wanted.push((recipient.id, recipient.address.clone(), action));
                 }
             }
+            let seen = seen.iter().find(|(case, _)| *case == id);
             chosen.push(CaseChoices {
                 case,
                 choices: wanted,
+                seen: seen.map_or(0, |(_, seen)| *seen),
             });
         }
         Ok(chosen)
@@ -252,23 +256,10 @@ impl Desk {
             if let Err(why) = self.engine.carry_out(id, case, deadline, Instant::now()) {
                 error!("{why}; the decision is recorded and will be carried out later");
             }
-            let journal = self.store.load_move(id)?;
-            if let Some(journal) = &journal {
-                let mut own = decided.iter().filter(|one| one.planned == Some(id));
-                done.extend(
-                    own.by_ref()
-                        .filter(|one| {
-                            one.outcome == Outcome::Recorded && !journal.names(one.recipient)
-                        })
-                        .map(|one| (one.recipient, Outcome::NotPossible)),
-                );
-            }
-            if let Some(journal) = journal
-                && journal.step == MoveStep::Done
-            {
-                let outcomes = journal.recipients.iter();
-                done.extend(outcomes.filter_map(|one| Some((one.id, one.outcome?))));
-            }
+            let own = decided.iter().filter(|one| one.planned == Some(id));
+            let recorded = own.filter(|one| one.outcome == Outcome::Recorded);
+            let recorded: Vec<i64> = recorded.map(|one| one.recipient).collect();
+            done.extend(self.came_of(id, case, &recorded)?);
         }
         for one in decided {
             if let Some(outcome) = done.get(&one.recipient) {

@@ -19,7 +19,7 @@ use super::allowance::Lines;
 use super::engine::{Engine, Progress};
 use super::{MoveError, ending, shown};
 use crate::case::store::{self, MoveId, Remembered, Store, StoreError};
-use crate::case::{Action, Actor, Case, CaseId, Outcome, Recipient, RecipientState};
+use crate::case::{Action, Actor, Case, CaseId, MoveStep, Outcome, Recipient, RecipientState};
 use crate::config::Config;
 use crate::link::{Keys, LinkError, Linked};
 use crate::web::protocol::{Answer, Decision, Question, Refusal};
@@ -229,21 +229,18 @@ impl Desk {
         let mut recipients = self.store.recipients(case.id)?;
         recipients.retain(Recipient::is_senders);
         let choices = choices::of_case(decision, &recipients)?;
-        let decided = match decision {
-            Decision::Same {
-                remember: Some(wanted),
-                ..
+        let (Decision::Same { remember, seen, .. } | Decision::Each { remember, seen, .. }) =
+            decision;
+        let decided = match remember {
+            Some(wanted) => {
+                self.decide_and_remember(case, &recipients, &choices, *wanted, client, *seen)?
             }
-            | Decision::Each {
-                remember: Some(wanted),
-                ..
-            } => self.decide_and_remember(case, &recipients, &choices, *wanted, client)?,
-            _ => self.decide(case, &choices, Actor::Link, client)?,
+            None => self.decide(case, &choices, Actor::Link, client, Some(*seen))?,
         };
         Ok(Answer::Decided(Box::new(self.view(&decided)?)))
     }
 
-    /// Records choices and carries them out as far as that can be done at once.
+    /// Records choices and carries them out as far as that can be done at once; `seen` as for [`Store::decide`].
     ///
     /// # Errors
     /// When the store fails; nothing was recorded then.
@@ -253,9 +250,10 @@ impl Desk {
         choices: &[(i64, Action)],
         actor: Actor,
         client: &str,
+        seen: Option<i64>,
     ) -> Result<Decided, DeskError> {
         self.settle(&case)?;
-        let decided = self.store.decide(case.id, choices, actor, client)?;
+        let decided = self.store.decide(case.id, choices, actor, client, seen)?;
         self.follow(case, decided, actor, client)
     }
 
@@ -306,25 +304,13 @@ impl Desk {
                     error!("{error}; the decision is recorded and will be carried out later")
                 }
             }
-            let journal = self.store.load_move(id)?;
-            for (recipient, outcome) in &mut outcomes {
-                // Refused when it was about to be sent, and undone.
-                if *outcome == Outcome::Recorded
-                    && journal
-                        .as_ref()
-                        .is_some_and(|journal| !journal.names(*recipient))
-                {
-                    *outcome = Outcome::NotPossible;
-                }
-            }
-            if let Some(journal) = journal
-                && journal.step == crate::case::MoveStep::Done
-            {
-                for recipient in &journal.recipients {
-                    let entry = outcomes.iter_mut().find(|(id, _)| *id == recipient.id);
-                    if let (Some(entry), Some(outcome)) = (entry, recipient.outcome) {
-                        entry.1 = outcome;
-                    }
+            let recorded = outcomes.iter();
+            let recorded = recorded.filter(|(_, outcome)| *outcome == Outcome::Recorded);
+            let recorded: Vec<i64> = recorded.map(|(id, _)| *id).collect();
+            for (recipient, known) in self.came_of(id, case.id, &recorded)? {
+                let entry = outcomes.iter_mut().find(|(id, _)| *id == recipient);
+                if let Some((_, outcome)) = entry {
+                    *outcome = known;
                 }
             }
         }
@@ -345,6 +331,30 @@ impl Desk {
             case,
             remembered: Vec::new(),
         })
+    }
+
+    /// What is known by now of the recipients for whom a decision has planned this move.
+    fn came_of(
+        &self,
+        id: MoveId,
+        case: CaseId,
+        recorded: &[i64],
+    ) -> Result<Vec<(i64, Outcome)>, StoreError> {
+        let Some(journal) = self.store.load_move(id)? else {
+            return Ok(Vec::new());
+        };
+        let mut known = Vec::new();
+        if journal.step == MoveStep::Done {
+            let outcomes = journal.recipients.iter();
+            known.extend(outcomes.filter_map(|one| Some((one.id, one.outcome?))));
+        }
+        if recorded.iter().all(|id| journal.names(*id)) {
+            return Ok(known);
+        }
+        let recipients = self.store.recipients(case)?.into_iter();
+        let others = recipients.filter(|one| recorded.contains(&one.id) && !journal.names(one.id));
+        known.extend(others.filter_map(|one| Some((one.id, views::undone(&one)?))));
+        Ok(known)
     }
 
     /// Which recipients that wait are no longer in the queue, as far as that can be seen now.

@@ -72,6 +72,7 @@ impl Desk {
             retry_until: case.retry_until.map(Moment::local),
             closed: case.closed_why.clone(),
             held,
+            seen: seen(senders().map(|(one, _)| one)),
             recipients,
             remember: days_to_choose(self.rules().remember_days),
             remembered: remembered.collect(),
@@ -83,6 +84,11 @@ impl Desk {
         let rules = self.rules();
         rules.keys.sign(case.id, case.link_expiry(rules.valid_days))
     }
+}
+
+/// The last change that a page of these recipients knows of.
+pub(super) fn seen<'a>(shown: impl Iterator<Item = &'a Recipient>) -> i64 {
+    shown.map(|one| one.changed).max().unwrap_or(0)
 }
 
 /// A recipient for a page.
@@ -108,6 +114,19 @@ pub(super) fn recipient_view(
         hindered: false,
         held: false,
         outcome,
+    }
+}
+
+/// What came of a recipient that was decided about and that no move is about any more: refused when it was to be sent, or
+/// gone by itself. `None`: it waits in another move.
+pub(super) fn undone(recipient: &Recipient) -> Option<Outcome> {
+    use RecipientState::{Kept, NotOffered, Open};
+    match recipient.state {
+        // Its failure is another one, which whoever decided did not know.
+        Open | Kept if recipient.may_send => Some(Outcome::Changed),
+        Open | Kept | NotOffered => Some(Outcome::NotPossible),
+        state if state.has_left() => Some(state.outcome_when_late()),
+        _ => None,
     }
 }
 

@@ -48,7 +48,9 @@ fn case_form(decision: &Decision) -> (Vec<Action>, String) {
             action,
             recipients,
             remember,
+            seen,
         } => {
+            form.append_pair("seen", &seen.to_string());
             form.append_pair("action", action.as_str());
             for recipient in recipients {
                 assert!(!recipient.is_empty() && !recipient.chars().any(char::is_control));
@@ -57,7 +59,12 @@ fn case_form(decision: &Decision) -> (Vec<Action>, String) {
             remembered(&mut form, *remember, &[*action]);
             (vec![*action], form.finish())
         }
-        Decision::Each { choices, remember } => {
+        Decision::Each {
+            choices,
+            remember,
+            seen,
+        } => {
+            form.append_pair("seen", &seen.to_string());
             let actions: Vec<Action> = choices.iter().map(|(_, action)| *action).collect();
             let numbers: HashSet<i64> = choices.iter().map(|(number, _)| *number).collect();
             assert_eq!(
@@ -102,7 +109,10 @@ fn inbox(decision: &InboxDecision) -> (Vec<Action>, String) {
             }
             (vec![*action], form.finish())
         }
-        InboxDecision::Each { choices } => {
+        InboxDecision::Each { choices, seen } => {
+            for (case, seen) in seen {
+                form.append_pair(&format!("seen-{case}"), &seen.to_string());
+            }
             for (case, number, action) in choices {
                 form.append_pair(&format!("choice-{case}-{number}"), action.as_str());
             }
