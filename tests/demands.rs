@@ -285,12 +285,54 @@ fn a_table_that_fails_makes_nothing_weaker_and_is_asked_again() {
     policies.set(&stage, "plain.test", "TEMP out of order");
     thread::sleep(std::time::Duration::from_secs(6));
     // What can't be asked when it is to be sent waits.
-    let answer = stage.post(&link(&mail), "action=send");
+    let answer = stage.post(&link(&mail), "action=send&seen=1");
     assert_eq!(answer.status, 200);
     assert_eq!(stage.states(&queue_id)["bob@plain.test"], "releasing");
     assert_eq!(stage.attempts("bob@plain.test"), 0);
     policies.set(&stage, "plain.test", "NOTFOUND ");
     assert!(!came_over_tls(&stage.arrival("bob@plain.test")));
+}
+
+#[test]
+fn one_that_can_not_be_judged_keeps_no_other_recipient_waiting() {
+    let policies = Policies::start();
+    let stage = with(&policies);
+    let (bob, ann, eve) = ("bob@plain.test", "ann@broken.test", "eve@refuse.test");
+    let (queue_id, page) = stage.stuck(&[bob, ann, eve], "one-of-three");
+    policies.set(&stage, "plain.test", "TEMP out of order");
+    // An answer counts for some seconds.
+    thread::sleep(std::time::Duration::from_secs(6));
+    stage.in_queue(&queue_id, "deferred");
+    let number = |to| stage.number(&queue_id, to);
+    let form = format!(
+        "choice-{}=send&choice-{}=send&choice-{}=delete",
+        number(bob),
+        number(ann),
+        number(eve)
+    );
+    let answer = stage.post(&page, &form);
+    assert!(!answer.body.contains("cannot be chosen"), "{answer:?}");
+    assert!(!came_over_tls(&stage.arrival(ann)));
+    stage.becomes(&queue_id, ann, "released");
+    stage.becomes(&queue_id, eve, "deleted");
+    assert_eq!(stage.states(&queue_id)[bob], "releasing");
+    stage.in_queue(&queue_id, "deferred");
+    assert_eq!(stage.attempts(bob) + stage.attempts(eve), 0);
+    let history = history(&stage, &queue_id);
+    assert!(
+        history.contains("not judged, so not to be sent"),
+        "{history}"
+    );
+    let shown = stage.get(&page).body;
+    assert!(shown.contains("could not be carried out yet"), "{shown}");
+    // A mover that is killed then knows of both.
+    stage.sandbox.stop_httpd();
+    policies.set(&stage, "plain.test", "NOTFOUND ");
+    stage.sandbox.start_httpd(&[]).expect("a daemon");
+    assert!(!came_over_tls(&stage.arrival(bob)));
+    stage.becomes(&queue_id, bob, "released");
+    assert_eq!(stage.sandbox.delivered(ann).len(), 1);
+    stage.queues_are_empty();
 }
 
 /// Sets the flag of REQUIRETLS, as Postfix 3.11 does: 32 in the sixth field of the size record.
@@ -544,4 +586,30 @@ fn a_next_hop_on_this_host_is_ours_unless_it_is_named_as_another_s() {
             next_hop(&stage, "plain.test")
         ),
     );
+}
+
+#[test]
+fn who_has_decided_to_send_hears_that_the_fault_is_ours() {
+    let stage = Stage::new();
+    let bob = "bob@plain.test";
+    let (queue_id, page) = stage.stuck(&[bob], "ours-by-now");
+    stage.sandbox.stop_httpd();
+    stage.configure("encrypt", "remote_hosts", "[]");
+    stage.sandbox.start_httpd(&[]).expect("a daemon");
+    let answer = stage.post(&page, "action=send").body;
+    assert!(answer.contains("cannot be chosen"), "{answer}");
+    assert!(answer.contains("fault in its encryption"), "{answer}");
+    stage.becomes(&queue_id, bob, "not-offered");
+    // The page may have said "soon".
+    let mail = stage.wait("word of it", || {
+        let mut all = stage.sandbox.inbox().into_iter();
+        all.find_map(|raw| {
+            let mail = String::from_utf8_lossy(&raw).into_owned();
+            mail.contains("Not sent as you decided").then_some(mail)
+        })
+    });
+    assert!(flat(&mail).contains("in our own mail system"), "{mail}");
+    let shown = stage.get(&page).body;
+    assert!(shown.contains("Nothing to decide"), "{shown}");
+    assert_eq!(stage.attempts(bob), 0);
 }

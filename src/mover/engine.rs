@@ -14,8 +14,9 @@ use super::steps::Steps;
 use super::{Envelope, Lookout, MoveError, Ways, handover, late, source};
 use crate::address::Address;
 use crate::case::store::{Decider, Move, MoveId, MoveRecipient, Refused, Store};
-use crate::case::{Action, Actor, CaseId, Failure, MessageKey, MoveStep, alert, policy};
+use crate::case::{Actor, CaseId, Failure, MessageKey, MoveStep, alert, policy};
 use crate::config::Offer;
+use crate::intake::Deferred;
 use crate::postfix::instance::PostfixError;
 use crate::postfix::{Instance, Log};
 use crate::standing::Standing;
@@ -277,11 +278,12 @@ impl Engine {
                 .ok_or(MoveError::NoSuchMove(id.0))?;
             let waits = match journal.step {
                 MoveStep::Planned => {
-                    let journal = self.forbid(&pair, &steps, journal)?;
-                    if journal.recipients.is_empty() {
-                        return Ok(Progress::Ended);
+                    match self.forbid(&pair, &steps, journal.clone())? {
+                        // One that comes back now must not be sent: nobody was judged.
+                        None => steps.leave_undone(&journal)?,
+                        Some(left) if left.recipients.is_empty() => return Ok(Progress::Ended),
+                        Some(left) => steps.begin(&left, deadline)?,
                     }
-                    steps.begin(&journal, deadline)?
                 }
                 MoveStep::Begun => steps.resume(&journal, deadline)?,
                 MoveStep::Marked => steps.hand_over(&journal)?,
@@ -295,26 +297,29 @@ impl Engine {
     }
 
     /// Takes those out of a move that must not be sent, whoever decided it: what was free when it was offered may be under
-    /// a demand by now. Nothing was touched yet, so they are as before their decision.
+    /// a demand by now. Nothing was touched yet, so they are as before their decision. Those who can't be judged wait in a
+    /// move of their own; the others need not. `None`: the message is gone, and so nobody was judged.
     ///
-    /// A crash may have left our hold on it: that ends before the move does, and while it can't be judged.
-    fn forbid(&self, pair: &Pair, steps: &Steps<'_>, journal: Move) -> Result<Move, MoveError> {
+    /// A crash may have left our hold on it: that ends before the move does, and while nobody can be judged.
+    fn forbid(
+        &self,
+        pair: &Pair,
+        steps: &Steps<'_>,
+        journal: Move,
+    ) -> Result<Option<Move>, MoveError> {
         let key = steps.key;
-        let sent = |one: &&MoveRecipient| one.action == Action::Send;
-        if !journal.recipients.iter().any(|one| sent(&one)) {
-            return Ok(journal);
+        if journal.sent().next().is_none() {
+            return Ok(Some(journal));
         }
         let (_, source) = source::sight(&pair.encrypt, key)?;
-        // What is gone is not sent either; the steps say so.
         let Some(source) = source else {
-            return Ok(journal);
+            return Ok(None);
         };
-        let log = late::read(&pair.encrypt, Log::Defer, &key.queue_id)?.unwrap_or_default();
-        let last = late::pending(&log, &source);
+        let last = last_attempts(&pair.encrypt, key, &source)?;
         let envelope = Envelope::from(&source.content);
         let sender = key.sender.as_ref().map_or("", Address::as_str);
-        let mut refused = Vec::new();
-        for one in journal.recipients.iter().filter(sent) {
+        let (mut refused, mut unjudged) = (Vec::new(), Vec::new());
+        for one in journal.sent() {
             let host = last
                 .iter()
                 .find(|last| last.address == one.address)
@@ -322,41 +327,62 @@ impl Engine {
             let standing = self
                 .ways
                 .standing(&pair.encrypt, &envelope, sender, &one.address, host);
-            match &standing {
+            match standing {
                 Standing::Free => {}
                 Standing::Demanded(_) if one.overruled => {}
-                Standing::Unknown(why) => {
-                    steps.let_go(&journal);
-                    return Err(MoveError::Unjudged {
-                        queue_id: key.queue_id.clone(),
-                        why: why.clone(),
-                    });
-                }
-                _ => {
-                    let why = standing.remark().unwrap_or_default();
-                    warn!("{}: to=<{}>, not sent: {why}", key.queue_id, one.address);
-                    if matches!(standing, Standing::Ours(_)) {
-                        // No sender can help it, and the next look finds nothing new in it.
-                        let cause = format!("{}{why}", alert::LOCAL_FAULT);
-                        let detail = format!("{}: to=<{}>", key.queue_id, one.address);
-                        self.store.raise_alert(&cause, &detail)?;
-                    }
-                    refused.push(Refused {
-                        recipient: one.id,
-                        failure: standing.kind(Failure::NotOffered),
-                        may_send: false,
-                        why,
-                    });
-                }
+                Standing::Unknown(why) => unjudged.push((one.id, why)),
+                standing => refused.push(self.refusal(key, one, &standing)?),
             }
         }
-        if refused.is_empty() {
-            return Ok(journal);
+        if refused.is_empty() && unjudged.is_empty() {
+            return Ok(Some(journal));
         }
-        steps.end_hold(&journal)?;
-        self.store.refuse(&journal, &refused)?;
+        if let Some((_, why)) = unjudged.first() {
+            let error = MoveError::Unjudged {
+                queue_id: key.queue_id.clone(),
+                why: why.clone(),
+            };
+            if unjudged.len() == journal.recipients.len() {
+                steps.let_go(&journal);
+                return Err(error);
+            }
+            let ids: Vec<i64> = unjudged.iter().map(|(id, _)| *id).collect();
+            let count = ids.len();
+            self.store.set_apart(&journal, &ids)?;
+            warn!(
+                "{error}; recipients that wait for it: {count}, the others of this decision do not"
+            );
+            self.hindered(journal.case, &error);
+        }
+        if !refused.is_empty() {
+            steps.end_hold(&journal)?;
+            self.store.refuse(&journal, &refused)?;
+        }
         let left = self.store.load_move(journal.id)?;
-        left.ok_or(MoveError::NoSuchMove(journal.id.0))
+        left.map(Some).ok_or(MoveError::NoSuchMove(journal.id.0))
+    }
+
+    /// That a recipient must not be sent to, as it stands; the admin is told of what is ours to mend.
+    fn refusal(
+        &self,
+        key: &MessageKey,
+        one: &MoveRecipient,
+        standing: &Standing,
+    ) -> Result<Refused, MoveError> {
+        let why = standing.remark().unwrap_or_default();
+        warn!("{}: to=<{}>, not sent: {why}", key.queue_id, one.address);
+        if matches!(standing, Standing::Ours(_)) {
+            // No sender can help it, and the next look finds nothing new in it.
+            let cause = format!("{}{why}", alert::LOCAL_FAULT);
+            let detail = format!("{}: to=<{}>", key.queue_id, one.address);
+            self.store.raise_alert(&cause, &detail)?;
+        }
+        Ok(Refused {
+            recipient: one.id,
+            failure: standing.kind(Failure::NotOffered),
+            may_send: false,
+            why,
+        })
     }
 
     /// Of the recipients that a move sends to: those whose last attempt has failed so that they must not be, whatever it
@@ -368,16 +394,14 @@ impl Engine {
         source: &Source,
         journal: &Move,
     ) -> Result<Vec<Refused>, MoveError> {
-        let sent = |one: &&MoveRecipient| one.action == Action::Send;
-        if !journal.recipients.iter().any(|one| sent(&one)) {
+        if journal.sent().next().is_none() {
             return Ok(Vec::new());
         }
         let id = &key.queue_id;
-        let log = late::read(instance, Log::Defer, id)?.unwrap_or_default();
-        let last = late::pending(&log, source);
+        let last = last_attempts(instance, key, source)?;
         let known = self.store.recipients(journal.case)?;
         let mut refused = Vec::new();
-        for one in journal.recipients.iter().filter(sent) {
+        for one in journal.sent() {
             let newest = last.iter().find(|last| last.address == one.address);
             let before = known.iter().find(|known| known.id == one.id);
             let (Some(newest), Some(before)) = (newest, before) else {
@@ -423,4 +447,14 @@ impl Engine {
         }
         Ok(refused)
     }
+}
+
+/// What the last attempt has said of each recipient that is still pending.
+fn last_attempts(
+    instance: &Instance,
+    key: &MessageKey,
+    source: &Source,
+) -> Result<Vec<Deferred>, MoveError> {
+    let log = late::read(instance, Log::Defer, &key.queue_id)?.unwrap_or_default();
+    Ok(late::pending(&log, source))
 }

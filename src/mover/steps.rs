@@ -347,7 +347,7 @@ impl Steps<'_> {
     }
 
     /// The message is no longer there: nothing is done, and everyone is told so.
-    fn leave_undone(&self, journal: &Move) -> Result<Waits, MoveError> {
+    pub(super) fn leave_undone(&self, journal: &Move) -> Result<Waits, MoveError> {
         (self.catch_up)();
         let known = self.store.recipients(journal.case)?;
         let recipients = journal.recipients.iter();
