@@ -4,8 +4,8 @@ use rusqlite::{OptionalExtension as _, Transaction, params};
 
 use super::cases::{mark_changed, sender_column, standing};
 use super::consents::is_in_force;
+use super::decisions::{By, decide};
 use super::mandatory::nearest_listed;
-use super::moves::{By, decide};
 use super::news::{forget, owe};
 use super::people::person_of;
 use super::{Store, StoreError, now_ms, record};

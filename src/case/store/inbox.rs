@@ -8,7 +8,8 @@ use std::collections::HashSet;
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
 
 use super::cases::{CASE_COLUMNS, case_of};
-use super::moves::{By, Decided, MoveId, decide};
+use super::decisions::{By, Decided, decide};
+use super::moves::MoveId;
 use super::people::person;
 use super::{Store, StoreError};
 use crate::address::Address;

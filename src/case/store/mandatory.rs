@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use rusqlite::{Connection, OptionalExtension as _, Row, Transaction, params};
 
-use super::moves::{By, decide};
+use super::decisions::{By, decide};
 use super::{Store, StoreError, now_ms, record};
 use crate::address::Address;
 use crate::case::{Action, Actor, Asked, CaseId, Failure, RecipientState};

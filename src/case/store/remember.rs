@@ -3,7 +3,7 @@
 
 use rusqlite::{OptionalExtension as _, Transaction, params};
 
-use super::moves::{By, Decided, decide};
+use super::decisions::{By, Decided, decide};
 use super::people::person;
 use super::{NewConsent, Store, StoreError, now_ms, record};
 use crate::address::Address;

@@ -5,11 +5,11 @@
 //! A copy is its source octet for octet but for the marks of recipients, so each is known by the other. What is found is
 //! never sent and never removed: it becomes a move that is stopped, for `posttls resolve`.
 
-use std::fs::symlink_metadata;
+mod files;
+mod words;
+
 use std::io;
-use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
-use std::time::{Duration, SystemTime};
 
 use log::{error, warn};
 
@@ -17,12 +17,9 @@ use super::source::{self, Source};
 use super::{MoveError, Sighting, copy};
 use crate::case::store::Store;
 use crate::case::{Action, Case, MessageKey, Recipient};
-use crate::postfix::{Instance, Queue, QueueId, RecipientState};
-
-/// An unfinished file that is younger may be one that cleanup(8) is writing.
-const BEING_WRITTEN: Duration = Duration::from_secs(60);
-/// Addresses named in one sentence.
-const NAMED: usize = 10;
+use crate::postfix::{Instance, Queue, QueueId};
+use files::{File, Unknown, are_twins, files};
+use words::{UNKNOWN, told_of_copy};
 
 /// Something in a hold queue that the journal does not explain.
 #[derive(Debug)]
@@ -47,70 +44,6 @@ pub struct Stray {
 struct Pair<'a> {
     encrypt: &'a Instance,
     may: &'a Instance,
-}
-
-/// A queue file, before it is read.
-struct File {
-    id: QueueId,
-    path: PathBuf,
-    queue: Queue,
-    length: u64,
-    unfinished: bool,
-    changed: SystemTime,
-}
-
-/// A file of the may instance that is in no journal.
-struct Unknown {
-    file: File,
-    source: Source,
-}
-
-impl File {
-    /// `None` when it is not there any more, or none of Postfix's.
-    fn of(instance: &Instance, queue: Queue, (id, path): (QueueId, PathBuf)) -> Option<Self> {
-        let found = symlink_metadata(&path).ok()?;
-        (found.is_file() && found.uid() == instance.mail_owner.uid).then(|| Self {
-            id,
-            path,
-            queue,
-            length: found.size(),
-            unfinished: found.mode() & 0o700 == copy::NOT_READY,
-            changed: found.modified().unwrap_or(SystemTime::UNIX_EPOCH),
-        })
-    }
-
-    fn is_being_written(&self) -> bool {
-        self.unfinished && self.changed.elapsed().unwrap_or_default() < BEING_WRITTEN
-    }
-
-    /// What can't be read is reported by whoever has to do with it.
-    fn read(&self, instance: &Instance) -> Option<Source> {
-        source::open_at(instance, self.path.clone(), &self.id, false).ok()?
-    }
-}
-
-fn files(instance: &Instance, queue: Queue) -> Result<Vec<File>, MoveError> {
-    let messages = instance
-        .messages(queue)
-        .map_err(|source| MoveError::Listing {
-            path: instance.queue_directory.join(queue.as_str()),
-            source,
-        })?;
-    Ok(messages
-        .into_iter()
-        .filter_map(|message| File::of(instance, queue, message))
-        .collect())
-}
-
-/// Are these two the same message? The content is not compared: arrival to the microsecond, sender and length are enough.
-fn are_twins(a: &Source, b: &Source) -> bool {
-    let length = |one: &Source| one.file.metadata().map(|found| found.len()).ok();
-    let (left, right) = (&a.content, &b.content);
-    left.arrival == right.arrival
-        && left.sender == right.sender
-        && left.size == right.size
-        && length(a).is_some()
-        && length(a) == length(b)
 }
 
 /// What the journal does not explain, as far as it may be of a move.
@@ -258,91 +191,6 @@ impl Here<'_> {
         }
         Ok(None)
     }
-
-    fn told(&self, copy: Option<&Unknown>) -> String {
-        let encrypt = self.pair.encrypt.config_dir.display();
-        let id = &self.file.id;
-        let place = place(self.file.queue);
-        let done = names(self.source, RecipientState::Done);
-        let waiting = names(self.source, RecipientState::Pending);
-        let marks = if done.is_empty() {
-            String::new()
-        } else {
-            format!(", done with {done}")
-        };
-        let rest = if waiting.is_empty() {
-            "for nobody else".to_owned()
-        } else {
-            format!("waiting for {waiting}")
-        };
-        let message = format!("the message is {place} in the encrypt instance{marks}, {rest}");
-        let free = if waiting.is_empty() {
-            format!("remove the message with postsuper -c {encrypt} -d {id}")
-        } else {
-            format!("let it go on with postsuper -c {encrypt} -H {id}")
-        };
-        let Some(copy) = copy else {
-            return if self.file.unfinished {
-                format!(
-                    "{UNKNOWN}: {message}, sealed by a move whose copy is not there; compare the mail logs, then {free}"
-                )
-            } else {
-                format!(
-                    "{message}: by a delivery that nobody saw, or by a move that the journal does not know (was the \
-                     store restored?). If you have not put it on hold, compare the mail logs, then {free}"
-                )
-            };
-        };
-        let may = self.pair.may;
-        format!(
-            "{UNKNOWN}: {message}; {}; then {free}",
-            told_of_copy(may, copy)
-        )
-    }
-}
-
-const UNKNOWN: &str = "in the queues is what a move has left that the journal does not know (was the store restored, or begun anew?)";
-
-fn place(queue: Queue) -> String {
-    match queue {
-        Queue::Hold => "on hold".to_owned(),
-        other => format!("in the {} queue", other.as_str()),
-    }
-}
-
-/// Addresses of a queue file, as they are shown in logs.
-fn names(source: &Source, state: RecipientState) -> String {
-    let all = source.content.recipients.iter();
-    let mut all = all.filter(|one| one.state == state);
-    let shown: Vec<String> = all
-        .by_ref()
-        .take(NAMED)
-        .map(|one| {
-            format!(
-                "<{}>",
-                crate::text::shown(&String::from_utf8_lossy(&one.bytes))
-            )
-        })
-        .collect();
-    match all.count() {
-        0 => shown.join(", "),
-        more => format!("{} and {more} more", shown.join(", ")),
-    }
-}
-
-fn told_of_copy(may: &Instance, copy: &Unknown) -> String {
-    let (name, at) = (&copy.file.id, may.config_dir.display());
-    let whom = names(&copy.source, RecipientState::Pending);
-    let place = place(copy.file.queue);
-    if copy.file.queue != Queue::Hold {
-        return format!(
-            "its copy {name} for {whom} is {place} in the may instance, which sends it"
-        );
-    }
-    format!(
-        "its copy {name} for {whom} is {place} in the may instance, and not sent: compare the mail logs, then send it with \
-         postsuper -c {at} -H {name}, or remove it with postsuper -c {at} -d {name}"
-    )
 }
 
 /// An unfinished file that can't even be read.
