@@ -168,6 +168,15 @@ fn an_ear_that_cannot_see_locks_hears_by_the_mover() {
     stage.queues_are_empty();
 }
 
+/// Whoever asks the ear by postmap(1), as `posttls check` does, delivers nothing.
+#[test]
+fn a_question_by_hand_is_not_logged_as_a_deaf_ear() {
+    let stage = Stage::new();
+    let said = stage.said(&["check"]);
+    assert!(said.contains("ear"), "{said}");
+    assert!(!stage.log().contains("deaf"), "{}", stage.log());
+}
+
 /// Against RFC 3207, and some do: it was over TLS, and in such a session the ear can't know.
 #[test]
 fn starttls_offered_again_within_tls_is_not_called_unencrypted() {

@@ -30,7 +30,8 @@ fn back_up(stage: &Stage, to: &Path) {
 fn restore(stage: &Stage, from: &Path) {
     let database = database(stage);
     let owner = std::fs::metadata(&database).expect("a database");
-    for suffix in ["-wal", "-shm"] {
+    // A child of the mover may still be ending.
+    for suffix in ["", "-wal", "-shm"] {
         let mut name = database.clone().into_os_string();
         name.push(suffix);
         let _ = std::fs::remove_file(name);

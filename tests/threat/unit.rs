@@ -35,6 +35,11 @@ fn analyze(arguments: &[&str]) -> Option<String> {
 
 #[test]
 fn the_unit_is_valid_and_closed() {
+    let help = analyze(&["--help"]).unwrap_or_default();
+    if !help.contains("--offline") {
+        eprintln!("SKIPPED, there is no systemd-analyze that judges a file (--offline)");
+        return;
+    }
     let directory = tempfile::tempdir().expect("a directory");
     let path = directory.path().join("posttls-httpd.service");
     // `verify` wants the program to be there.

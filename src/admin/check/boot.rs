@@ -190,6 +190,36 @@ fn is_generated() -> bool {
         })
 }
 
+/// The unit of an instance. Debian 12 names it after the instance, Debian 13 after the end of its directory's name: its
+/// template sets `MAIL_CONFIG=/etc/postfix-%I`.
+fn unit_name(instance: &str, directory: &Path, generated: bool) -> String {
+    let end = directory
+        .to_str()
+        .and_then(|path| path.strip_prefix("/etc/postfix-"))
+        .filter(|end| !generated && !end.is_empty() && !end.contains('/'));
+    let name = match (end, instance) {
+        (Some(end), _) => escaped(end),
+        (None, "") => "-".to_owned(),
+        (None, name) => name.to_owned(),
+    };
+    format!("postfix@{name}.service")
+}
+
+/// A part of a unit's name, as systemd-escape(1) writes it.
+fn escaped(text: &str) -> String {
+    let mut escaped = String::new();
+    for (place, octet) in text.bytes().enumerate() {
+        match octet {
+            b'.' if place == 0 => escaped.push_str("\\x2e"),
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b':' | b'_' | b'.' => {
+                escaped.push(char::from(octet));
+            }
+            _ => escaped.push_str(&format!("\\x{octet:02x}")),
+        }
+    }
+    escaped
+}
+
 /// What systemd starts for an instance, by its unit and that of Postfix.
 fn judged(name: &str, own: &Unit, postfix: &Unit, generated: bool) -> Verdict {
     if !postfix.starts() {
@@ -224,14 +254,11 @@ fn judged(name: &str, own: &Unit, postfix: &Unit, generated: bool) -> Verdict {
 pub(super) fn may_unit(at: &Context<'_>) -> Outcome {
     let may = at.may()?;
     systemd()?;
-    let name = match may.get("multi_instance_name") {
-        "" => "-",
-        name => name,
-    };
-    let name = format!("postfix@{name}.service");
+    let generated = is_generated();
+    let name = unit_name(may.get("multi_instance_name"), &may.config_dir, generated);
     let todo = "ask systemd by hand";
     Ok(match (Unit::ask(&name), Unit::ask(POSTFIX)) {
-        (Ok(own), Ok(postfix)) => judged(&name, &own, &postfix, is_generated()),
+        (Ok(own), Ok(postfix)) => judged(&name, &own, &postfix, generated),
         (Err(error), _) | (_, Err(error)) => {
             Verdict::fail(format!("systemctl show {name}: {error}"), todo)
         }
@@ -260,6 +287,40 @@ mod tests {
             ("not-found", "", ""),
         ] {
             assert!(!unit(loaded, file, wanted).starts(), "{loaded} {file}");
+        }
+    }
+
+    #[test]
+    fn a_unit_has_the_name_that_the_release_gives_it() {
+        for (instance, directory, generated, name) in [
+            (
+                "postfix-may",
+                "/etc/postfix-may",
+                true,
+                "postfix@postfix-may.service",
+            ),
+            (
+                "postfix-may",
+                "/etc/postfix-may",
+                false,
+                "postfix@may.service",
+            ),
+            (
+                "out",
+                "/etc/postfix-out-2",
+                false,
+                r"postfix@out\x2d2.service",
+            ),
+            (
+                "postfix-may",
+                "/srv/postfix-may",
+                false,
+                "postfix@postfix-may.service",
+            ),
+            ("", "/etc/postfix", true, "postfix@-.service"),
+        ] {
+            let unit = unit_name(instance, Path::new(directory), generated);
+            assert_eq!(unit, name, "{instance} {directory}");
         }
     }
 

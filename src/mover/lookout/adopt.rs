@@ -133,7 +133,8 @@ impl Lookout {
                 held: false,
             };
             let _turn = self.turn();
-            if let Some(watched) = self.watch(&mut self.lock(), pair, &subject) {
+            let watched = self.watch(&mut self.lock(), pair, &subject);
+            if let Some(watched) = watched {
                 self.catch_up_with(&watched)?;
             } else if !known(&self.lock()) && travel::is_gone(pair, &copy.name) {
                 self.lose(&copy.name, &case.key)?;
@@ -209,6 +210,8 @@ impl Lookout {
             .map(|one| one.offset)
             .collect();
         let watched = Watched::new(subject, Arc::clone(pair), found.file, judged);
+        // Of an attempt under way: no event tells of it any more.
+        watched.keep_logs();
         let watched = Arc::new(watched);
         state.by_name.insert(name, wd);
         state.watched.insert(wd, Arc::clone(&watched));

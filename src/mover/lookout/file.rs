@@ -139,21 +139,34 @@ impl Watched {
         *kept = found.or_else(|| kept.take());
     }
 
-    /// Each attempt has a defer log of its own.
+    /// Keeps open the logs that are there.
+    pub fn keep_logs(&self) {
+        for log in [Log::Bounce, Log::Defer] {
+            if let Some(there) = self.open(log) {
+                *self.logs().of(log).0 = Some(there);
+            }
+        }
+    }
+
+    /// Each attempt has a defer log of its own. A message that an admin has expired is not tried again: what the last
+    /// attempt has logged is returned.
     pub fn changes_queues(&self) {
-        let mut logs = self.logs();
-        logs.defers = Logged::default();
-        logs.defer_log = None;
-        drop(logs);
+        if !self.is_expired_by_force() {
+            let mut logs = self.logs();
+            logs.defers = Logged::default();
+            logs.defer_log = None;
+        }
         self.may_have_expired();
     }
 
-    /// A message that an admin has expired is not tried again: what the last attempt has logged is returned, and is kept
-    /// open, as it is gone by then.
+    /// Keeps open what is returned of a message that an admin has expired: it is gone by then. Where it is gone already,
+    /// a mark may mean either.
     pub fn may_have_expired(&self) {
         if self.is_expired_by_force() && self.logs().defer_log.is_none() {
             let log = self.open(Log::Defer);
-            self.logs().defer_log = log;
+            let mut logs = self.logs();
+            logs.defers.unread |= log.is_none();
+            logs.defer_log = log;
         }
     }
 

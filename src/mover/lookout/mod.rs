@@ -22,6 +22,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
+use fail::fail_point;
 use log::{error, info, warn};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::inotify::{self, CreateFlags, ReadFlags};
@@ -135,7 +136,10 @@ impl Lookout {
         let _ = setpriority_process(None, PRIORITY);
         loop {
             match poll(&mut [PollFd::new(inotify, PollFlags::IN)], None) {
-                Ok(_) => self.gather(),
+                Ok(_) => {
+                    self.gather();
+                    fail_point!("lookout::gathered");
+                }
                 Err(Errno::INTR) => {}
                 Err(error) => {
                     error!("waiting for events of the queues: {error}");
@@ -151,6 +155,7 @@ impl Lookout {
             let idle = |state: &mut State| state.changed.is_empty();
             let waited = self.something.wait_while(state, idle);
             drop(waited.unwrap_or_else(PoisonError::into_inner));
+            fail_point!("lookout::record");
             if !self.record() {
                 thread::sleep(AFTER_ERROR);
             }
@@ -217,6 +222,13 @@ impl Lookout {
         if state.rest.early.has_more_directories() {
             self.watch_early(&mut state, Look::Inside);
         }
+    }
+
+    /// Reads the logs that explain the marks just seen. They were made before the marks, but the events that tell so may
+    /// not be gathered yet: without those a mark whose log is gone already would pass for a delivery.
+    fn hear_of_logs(&self, watched: &Watched) {
+        self.gather();
+        watched.read_logs();
     }
 
     /// Records what was gathered. Whether all went well; what did not is kept for another try.

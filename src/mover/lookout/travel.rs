@@ -19,7 +19,7 @@ impl Lookout {
         let content = watched.content()?;
         let fresh = watched.fresh(&content);
         if !fresh.is_empty() {
-            watched.read_logs();
+            self.hear_of_logs(watched);
         }
         let place = watched.place();
         let (mut delivered, mut unclear) = (Vec::new(), Vec::new());

@@ -42,7 +42,7 @@ impl Lookout {
         if fresh.is_empty() && !gone {
             return Ok(());
         }
-        watched.read_logs();
+        self.hear_of_logs(watched);
         let mut recipients = self.store.recipients(watched.case)?;
         // Once its move has begun a mark may be ours: the store takes no ending then.
         let waits = |state: State| {
