@@ -613,3 +613,47 @@ fn who_has_decided_to_send_hears_that_the_fault_is_ours() {
     assert!(shown.contains("Nothing to decide"), "{shown}");
     assert_eq!(stage.attempts(bob), 0);
 }
+
+/// Judged is what is there. A message that comes back after it was looked for in vain was not, and is not sent.
+#[cfg(feature = "failpoints")]
+#[test]
+fn a_message_that_comes_back_when_it_was_to_be_judged_is_not_sent() {
+    let policies = Policies::start();
+    let stage = with(&policies);
+    let bob = "bob@plain.test";
+    let (queue_id, _) = stage.stuck(&[bob], "comes-back");
+    stage.in_queue(&queue_id, "deferred");
+    stage.sandbox.stop_httpd();
+    policies.set(&stage, "plain.test", "OK secure");
+    let store = stage.store();
+    let case = stage.known(&queue_id).id;
+    let recipient = store.recipients(case).expect("recipients").remove(0).id;
+    let choice = [(recipient, posttls::case::Action::Send)];
+    store
+        .decide(case, &choice, posttls::case::Actor::Link, "::1", None)
+        .expect("a decision");
+    let config = stage.sandbox.config_dir(Instance::Encrypt);
+    let instance = posttls::postfix::Instance::load(&config).expect("an instance");
+    let id = queue_id.parse().expect("a queue ID");
+    let path = instance.path(posttls::postfix::Queue::Deferred, &id);
+    let aside = stage.sandbox.queue_dir(Instance::Encrypt).join("aside");
+    std::fs::rename(&path, &aside).expect("put aside");
+    let pause = (
+        "FAILPOINTS".to_owned(),
+        "engine::judged=sleep(6000)".to_owned(),
+    );
+    // What is owed is tried before it listens.
+    let back = thread::spawn(move || {
+        thread::sleep(std::time::Duration::from_secs(3));
+        std::fs::rename(&aside, &path).expect("put back");
+    });
+    stage.sandbox.start_httpd(&[pause]).expect("a daemon");
+    back.join().expect("it is back");
+    stage.wait("the end of the move", || {
+        let owed = store.unfinished_moves().expect("moves");
+        owed.is_empty().then_some(())
+    });
+    assert_ne!(stage.states(&queue_id)[bob], "released");
+    assert!(stage.pending(&queue_id).contains(&bob.to_owned()));
+    assert_eq!(stage.attempts(bob), 0);
+}

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
+use fail::fail_point;
 use log::{debug, info, warn};
 
 use super::source::Source;
@@ -278,7 +279,9 @@ impl Engine {
                 .ok_or(MoveError::NoSuchMove(id.0))?;
             let waits = match journal.step {
                 MoveStep::Planned => {
-                    match self.forbid(&pair, &steps, journal.clone())? {
+                    let judged = self.forbid(&pair, &steps, journal.clone())?;
+                    fail_point!("engine::judged");
+                    match judged {
                         // One that comes back now must not be sent: nobody was judged.
                         None => steps.leave_undone(&journal)?,
                         Some(left) if left.recipients.is_empty() => return Ok(Progress::Ended),
