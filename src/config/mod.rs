@@ -69,7 +69,7 @@ pub struct Config {
 pub struct Encrypt {
     /// Its configuration directory, as for `postfix -c`.
     pub config_dir: PathBuf,
-    /// Servers with an address of this host or of a private network that are somebody else's.
+    /// Servers on this host that are somebody else's.
     pub remote_hosts: Vec<String>,
 }
 

@@ -76,6 +76,8 @@ pub struct Engine {
     pair: RwLock<Arc<Pair>>,
     busy: Mutex<HashSet<CaseId>>,
     freed: Condvar,
+    /// When the hook last had to record something that was not judged.
+    unjudged: Mutex<Option<Instant>>,
     /// Did the queue manager of the may instance not take the last request? See [`Engine::wake_again`].
     unheard: AtomicBool,
 }
@@ -115,8 +117,21 @@ impl Engine {
             pair: RwLock::new(Arc::new(Pair { encrypt, may })),
             busy: Mutex::default(),
             freed: Condvar::new(),
+            unjudged: Mutex::default(),
             unheard: AtomicBool::new(false),
         }
+    }
+
+    /// The hook got no judgement, or too late: what it records now is to be judged soon.
+    pub(super) fn owes_judgement(&self) {
+        let mut unjudged = self.unjudged.lock().unwrap_or_else(PoisonError::into_inner);
+        *unjudged = Some(Instant::now());
+    }
+
+    /// How long ago that was.
+    pub(super) fn owed_judgement(&self) -> Option<Duration> {
+        let unjudged = self.unjudged.lock().unwrap_or_else(PoisonError::into_inner);
+        unjudged.map(|when| when.elapsed())
     }
 
     /// Who sees what becomes of messages.

@@ -47,7 +47,7 @@ pub use lookout::Lookout;
 pub use reconcile::{Stray, reconcile, strays};
 pub use supervise::Supervisor;
 pub use sweep::Sweep;
-pub use ways::{Envelope, OwnHop, Ways, ask_route, own_hops};
+pub use ways::{Envelope, OwnHop, Ways, own_hops, route_of_anybody};
 
 /// Why a move did not come to its end. Whatever it is, the decision is recorded and the move is tried again.
 #[derive(Debug, thiserror::Error)]

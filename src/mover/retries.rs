@@ -17,7 +17,7 @@ use crate::case::store::{MoveId, Store};
 pub(super) const RETRY_TICK: Duration = Duration::from_secs(1);
 /// The longest pause between two tries of one move.
 const RETRY_MOST: Duration = Duration::from_secs(60);
-/// For so long one pass begins moves that were not tried before.
+/// For so long one pass begins moves that are tried again, and then others.
 const PASS: Duration = Duration::from_secs(5);
 /// So many of the newest moves come before the others: one that a click has left waiting does not queue up behind
 /// thousands.
@@ -53,11 +53,26 @@ impl Retries {
         let (tried, fresh): (Vec<_>, Vec<_>) = owed
             .into_iter()
             .partition(|(id, _)| self.next.contains_key(id));
-        for (id, case) in tried {
-            let due = |(when, _): &(Instant, Duration)| *when <= Instant::now();
-            if let_go.contains(&case) || self.next.get(&id).is_none_or(due) {
-                self.try_one(id, case, desk);
+        // Who has waited longest comes first, so that each has its turn however long one try takes.
+        let mut due: Vec<_> = tried
+            .into_iter()
+            .filter_map(|(id, case)| {
+                let (when, _) = self.next.get_mut(&id)?;
+                let first = let_go.contains(&case);
+                if first {
+                    // That is said once, and this pass may end before its turn.
+                    *when = Instant::now();
+                }
+                (*when <= Instant::now()).then_some((!first, *when, id, case))
+            })
+            .collect();
+        due.sort_unstable_by_key(|(later, when, ..)| (*later, *when));
+        let end = Instant::now() + PASS;
+        for (_, _, id, case) in due {
+            if Instant::now() >= end {
+                break;
             }
+            self.try_one(id, case, desk);
         }
         let end = Instant::now() + PASS;
         let newest = fresh.len().saturating_sub(NEWEST);

@@ -10,7 +10,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use log::{error, warn};
 use rustix::net::sockopt::socket_peercred;
@@ -26,7 +26,7 @@ use crate::web::protocol::{receive, send};
 
 /// How long one who asks may be silent, or not take the answer.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// Conversations at the same time; who comes then is told nothing, and asks again at its next sighting.
+/// Conversations at the same time; who comes then is told nothing, and the sweep judges what it records.
 const AT_ONCE: usize = 64;
 
 /// Answers in threads of its own. `store` belongs to the user who may ask.
@@ -63,11 +63,16 @@ pub fn serve(
     let engine = Arc::clone(engine);
     let busy = Arc::new(AtomicUsize::new(0));
     thread::spawn(move || {
+        // The first one who asks is not to wait for postconf.
+        if let Ok(pair) = engine.pair() {
+            engine.ways().prepare(&pair.encrypt);
+        }
         for connection in listener.incoming() {
             match connection {
                 Ok(stream) => {
                     if busy.fetch_add(1, Ordering::Relaxed) >= AT_ONCE {
                         busy.fetch_sub(1, Ordering::Relaxed);
+                        engine.owes_judgement();
                         continue;
                     }
                     let (engine, busy) = (Arc::clone(&engine), Arc::clone(&busy));
@@ -107,8 +112,16 @@ fn converse(stream: &UnixStream, user: u32, engine: &Engine) -> io::Result<()> {
         if question.recipients.len() > RECIPIENTS {
             return Err(io::Error::other("more recipients than may be asked about"));
         }
+        let asked = Instant::now();
         let standings = answer(&question, engine);
-        send(stream, &Answer { standings }, MOST)?;
+        let is_unknown = |one: &Standing| matches!(one, Standing::Unknown(_));
+        if asked.elapsed() >= wire::PATIENCE || standings.iter().any(is_unknown) {
+            engine.owes_judgement();
+        }
+        if let Err(error) = send(stream, &Answer { standings }, MOST) {
+            engine.owes_judgement();
+            return Err(error);
+        }
     }
     Ok(())
 }

@@ -120,6 +120,10 @@ pub struct Sweep {
     restless: HashMap<CaseId, Restless>,
     /// What was complained about, so that it is not said again each time.
     troubles: HashMap<CaseId, String>,
+    /// Could something not be judged the last time?
+    unjudged: bool,
+    /// Was it suspected then that handshakes fail on our side?
+    suspicion: bool,
 }
 
 impl Sweep {
@@ -132,7 +136,14 @@ impl Sweep {
             everything: None,
             restless: HashMap::new(),
             troubles: HashMap::new(),
+            unjudged: false,
+            suspicion: false,
         }
+    }
+
+    /// Could something not be judged the last time?
+    pub fn owes_judgement(&self) -> bool {
+        self.unjudged
     }
 
     /// Looks after the cases that are open or watched, and have changed or may have. Trouble with one of them is logged,
@@ -150,7 +161,14 @@ impl Sweep {
     }
 
     fn look_around(&mut self, config: &Config) -> Result<(), MoveError> {
+        self.unjudged = false;
         let pair = self.engine.pair()?;
+        let suspicion = self.store.suspects_our_side()?;
+        if self.suspicion && !suspicion {
+            // What was kept back for it is judged now.
+            self.mark = None;
+        }
+        self.suspicion = suspicion;
         let due = self.due()?;
         let mut absent = Vec::new();
         for case in due {
@@ -221,7 +239,16 @@ impl Sweep {
         }
         self.mark = changes.mark;
         let mut due: Vec<Case> = due.into_values().collect();
-        due.sort_unstable_by_key(|case| (case.opened_at, case.id.0));
+        // What there was trouble with comes last, the newest of it first: it must not keep the others waiting for long.
+        due.sort_unstable_by_key(|case| {
+            let troubled = self.troubles.contains_key(&case.id);
+            let age = if troubled {
+                -case.opened_at
+            } else {
+                case.opened_at
+            };
+            (troubled, age, case.id.0)
+        });
         Ok(due)
     }
 
@@ -319,6 +346,7 @@ impl Sweep {
         if matches!(error, MoveError::Store(_)) {
             return Err(error);
         }
+        self.unjudged |= matches!(error, MoveError::Unjudged { .. });
         let said = error.to_string();
         if self.troubles.insert(case.id, said.clone()) != Some(said) {
             warn!("{error}");

@@ -22,6 +22,13 @@ const FORGET_EVERY: Duration = Duration::from_secs(3600);
 /// Before the instances are asked again.
 const AFTER_ERROR: Duration = Duration::from_secs(60);
 
+/// Before what could not be judged is looked at again; then after twice that time, and so on.
+const SOON: Duration = Duration::from_secs(3);
+/// For so long after the hook got no judgement it may record what it asked about.
+const RECORDING: Duration = Duration::from_secs(15);
+/// Between two looks whether there is such a thing.
+const TICK: Duration = Duration::from_secs(1);
+
 /// Looks after what is in the queue of the encrypt instance, for as long as the process lives.
 pub struct Watch {
     store: Arc<Store>,
@@ -78,20 +85,50 @@ impl Watch {
     fn sweep(&self) {
         let mut sweep = Sweep::new(Arc::clone(&self.store), Arc::clone(&self.engine));
         // The first one at once: what nobody could judge while no mover ran waits for it.
-        let mut pause: fn(&Config) -> Option<Duration> = |_| Some(Duration::ZERO);
+        let mut config = self.wait(Instant::now(), |_| Some(Duration::ZERO));
+        let mut soon = SOON;
         loop {
-            let config = self.wait(Instant::now(), pause);
-            pause = between_sweeps;
             sweep
                 .run(&config)
                 .unwrap_or_else(|error| error!("{error}; the sweep will begin again"));
+            let owes = sweep.owes_judgement();
+            config = self.until_next_sweep(soon, owes);
+            soon = if owes {
+                (soon * 2).min(between_sweeps(&config))
+            } else {
+                SOON
+            };
+        }
+    }
+
+    /// Waits for the next sweep. While something is not judged it comes soon.
+    fn until_next_sweep(&self, soon: Duration, owes: bool) -> Arc<Config> {
+        let since = Instant::now();
+        let mut config = self.config.lock().unwrap_or_else(PoisonError::into_inner);
+        loop {
+            let recorded = self
+                .engine
+                .owed_judgement()
+                .is_some_and(|ago| ago < RECORDING);
+            let usual = between_sweeps(&config);
+            let pause = if owes || recorded {
+                soon.min(usual)
+            } else {
+                usual
+            };
+            let left = pause.saturating_sub(since.elapsed());
+            if left.is_zero() {
+                return Arc::clone(&config);
+            }
+            let waited = self.reloaded.wait_timeout(config, left.min(TICK));
+            config = waited.unwrap_or_else(PoisonError::into_inner).0;
         }
     }
 
     fn census(&self) {
         // The first one soon: notices may have been lost while no mover ran.
         let mut pause: fn(&Config) -> Option<Duration> =
-            |config| between_censuses(config).and(between_sweeps(config));
+            |config| between_censuses(config).map(|_| between_sweeps(config));
         loop {
             let config = self.wait(Instant::now(), pause);
             pause = between_censuses;
@@ -159,8 +196,8 @@ impl Watch {
     }
 }
 
-fn between_sweeps(config: &Config) -> Option<Duration> {
-    Some(Duration::from_secs(config.sweep.seconds.into()))
+fn between_sweeps(config: &Config) -> Duration {
+    Duration::from_secs(config.sweep.seconds.into())
 }
 
 fn between_censuses(config: &Config) -> Option<Duration> {

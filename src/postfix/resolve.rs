@@ -7,8 +7,6 @@ use std::time::{Duration, Instant};
 
 use crate::connect;
 
-/// How long trivial-rewrite may take: it may have tables to ask.
-const PATIENCE: Duration = Duration::from_secs(5);
 /// Octets of the longest reply.
 const MOST: usize = 64 * 1024;
 
@@ -43,10 +41,15 @@ impl Resolved {
 /// Asks the trivial-rewrite service whose socket is at `path`.
 ///
 /// # Errors
-/// When it does not answer, or could not look something up.
-pub fn resolve(path: &Path, sender: &str, address: &str) -> io::Result<Resolved> {
-    let deadline = Instant::now() + PATIENCE;
-    let mut stream = connect::within(path, PATIENCE)?;
+/// When it does not answer in time, or could not look something up.
+pub fn resolve(
+    path: &Path,
+    sender: &str,
+    address: &str,
+    patience: Duration,
+) -> io::Result<Resolved> {
+    let deadline = Instant::now() + patience;
+    let mut stream = connect::within(path, patience)?;
     let mut request = Vec::new();
     for word in ["request", "resolve", "sender", sender, "address", address] {
         if word.contains('\0') {

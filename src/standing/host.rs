@@ -1,4 +1,4 @@
-//! The server that Postfix's words name, and whether an address can be another's server at all (pure).
+//! The server that Postfix's words name (pure).
 
 use std::net::IpAddr;
 
@@ -38,21 +38,6 @@ impl Host {
     }
 }
 
-/// Is this an address of this host, or of a network that is nobody else's? Mail servers of strangers have none of these.
-pub fn is_near(address: IpAddr) -> bool {
-    match address.to_canonical() {
-        IpAddr::V4(v4) => {
-            v4.is_loopback() || v4.is_private() || v4.is_link_local() || v4.is_unspecified()
-        }
-        IpAddr::V6(v6) => {
-            v6.is_loopback()
-                || v6.is_unspecified()
-                || v6.is_unique_local()
-                || v6.is_unicast_link_local()
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -80,25 +65,6 @@ mod tests {
             "TLS is required, but was not offered by host mx.test",
         ] {
             assert_eq!(named(text), None, "{text}");
-        }
-    }
-
-    #[test]
-    fn addresses_of_ours() {
-        for near in [
-            "127.0.0.1",
-            "10.1.2.3",
-            "192.168.0.1",
-            "172.16.9.9",
-            "::1",
-            "fd00::1",
-            "::ffff:127.0.0.1",
-            "fe80::1",
-        ] {
-            assert!(is_near(near.parse().unwrap()), "{near}");
-        }
-        for far in ["192.0.2.1", "172.32.0.1", "2001:db8::1", "8.8.8.8"] {
-            assert!(!is_near(far.parse().unwrap()), "{far}");
         }
     }
 }

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::case::Failure;
 
-pub use host::{Host, is_near};
+pub use host::Host;
 
 /// What stands between a recipient and plain text.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

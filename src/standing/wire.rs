@@ -17,8 +17,9 @@ use crate::web::protocol::{receive, send};
 pub const MOST: usize = 1 << 20;
 /// Recipients in one question.
 pub const RECIPIENTS: usize = 500;
-/// How long an answer may take, all questions about one message together.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// How long an answer may take, all questions about one message together: a sender is to hear within a second, whatever
+/// keeps the mail. The mover goes on asking, and judges what was recorded meanwhile.
+pub const PATIENCE: Duration = Duration::from_millis(800);
 
 /// A recipient that is asked about.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -78,6 +79,12 @@ pub fn ask(run_dir: &Path, key: &MessageKey, recipients: &[Asked]) -> Vec<Standi
         let why = match error.kind() {
             io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
                 "posttls-httpd does not run".to_owned()
+            }
+            io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock => {
+                format!(
+                    "posttls-httpd has not found it out within {} ms, and goes on asking",
+                    PATIENCE.as_millis()
+                )
             }
             _ => format!("posttls-httpd does not answer: {error}"),
         };

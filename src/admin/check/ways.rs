@@ -27,7 +27,7 @@ pub(super) fn policies(at: &Context<'_>) -> Outcome {
         Err(why) => return Ok(Verdict::fail(format!("{what} can't be asked: {why}"), todo)),
     };
     if settings.is_running().unwrap_or(false)
-        && let Err(why) = mover::ask_route(settings, &instance, "", "postmaster@posttls.invalid")
+        && let Err(why) = mover::route_of_anybody(settings, &instance)
     {
         return Ok(Verdict::fail(
             format!("encrypt instance: routes can't be asked: {why}"),
@@ -46,7 +46,12 @@ pub(super) fn policies(at: &Context<'_>) -> Outcome {
 pub(super) fn own_hops(at: &Context<'_>) -> Outcome {
     let settings = at.encrypt()?;
     let what = "encrypt instance: hops of our own";
-    let hops = mover::own_hops(settings);
+    // Whether it can be asked is another check.
+    let anybody = Instance::load(&at.config.encrypt.config_dir)
+        .ok()
+        .filter(|_| settings.is_running().unwrap_or(false))
+        .and_then(|instance| mover::route_of_anybody(settings, &instance).ok());
+    let hops = mover::own_hops(settings, anybody.as_ref());
     let mut doubtful = Vec::new();
     for hop in &hops {
         match offers_tls(hop) {
