@@ -293,7 +293,7 @@ fn deferred_of<'a>(store: &Store, found: &'a Found) -> Result<Cow<'a, [Deferred]
         let domains: HashSet<Domain> = failed.filter_map(|one| Domain::of(&one.address)).collect();
         let domains: Vec<Domain> = domains.into_iter().collect();
         let example = format!("{}: to=<{}>", found.key.queue_id, example.address);
-        store.note_handshakes(&domains, &example)?
+        store.note_handshakes(found.key.sender.as_ref(), &domains, &example)?
     } else if store.suspects_our_side()? {
         Suspicion::Stands
     } else {

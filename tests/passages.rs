@@ -2,8 +2,8 @@
 //! and that posttls-ear, which hears it, can neither lose a message nor have it delivered twice.
 
 mod common;
-#[path = "passages/starttls_twice.rs"]
-mod starttls_twice;
+#[path = "common/starttls.rs"]
+mod starttls;
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
@@ -14,6 +14,7 @@ use posttls::case::store::NewConsent;
 use posttls::case::{Failure, Scope};
 use posttls::sandbox::Instance;
 use serde_json::Value;
+use starttls::{Odd, Server};
 
 /// Has the may instance deliver mail for `domain` to the server of `like`.
 fn route_may(stage: &Stage, domain: &str, like: &str) {
@@ -181,7 +182,8 @@ fn a_question_by_hand_is_not_logged_as_a_deaf_ear() {
 #[test]
 fn starttls_offered_again_within_tls_is_not_called_unencrypted() {
     let stage = Stage::new();
-    let server = starttls_twice::Server::start(&stage.sandbox.config_dir(Instance::Mx));
+    let mx = stage.sandbox.config_dir(Instance::Mx);
+    let server = Server::start(&mx, Odd::OffersAgain);
     let path = stage.sandbox.config_dir(Instance::May).join("transport");
     let table = std::fs::read_to_string(&path).expect("a table");
     let others = table.lines().filter(|line| !line.starts_with("plain."));
@@ -194,7 +196,7 @@ fn starttls_offered_again_within_tls_is_not_called_unencrypted() {
         let queue_id = release(&stage, &[&recipient], &format!("again{number}"));
         passes(&stage, &queue_id, &recipient, "sent");
     }
-    assert_eq!(server.over_tls(), 4);
+    assert_eq!(server.taken(), 4);
     stage.queues_are_empty();
 }
 

@@ -4,7 +4,7 @@ use rusqlite::{OptionalExtension as _, Row, Transaction, params};
 
 use super::consents::end_of_domain;
 use super::news::{forget, owe_if_told};
-use super::{Store, StoreError, now_ms, record};
+use super::{Store, StoreError, handshakes, now_ms, record};
 use crate::address::Address;
 use crate::case::{Case, CaseId, CaseState, MessageKey, News, Recipient, RecipientState, Written};
 use crate::postfix::QueueId;
@@ -218,6 +218,10 @@ impl Store {
                 record(tx, case, &address, state.as_str(), detail)?;
                 let untold = forget(tx, *recipient, News::Stuck)?;
                 if *state == RecipientState::Delivered {
+                    // What was found only later may have left long ago.
+                    if decided_too {
+                        handshakes::succeeded(tx)?;
+                    }
                     end_of_domain(tx, case, &address)?;
                     // Who has decided hears on the page what came of it.
                     if undecided && !untold {

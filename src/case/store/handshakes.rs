@@ -1,15 +1,24 @@
 //! Handshakes that fail with several unrelated domains at once. Postfix has the same words, "Cannot start TLS: handshake
 //! failure", for a server that breaks off, and for what is wrong on our side: a protocol list, ciphers, no tlsproxy.
+//!
+//! While that is suspected, nobody is offered anything after a failed handshake. So no sender alone may bring it about, by
+//! writing to dead domains of his own: each counts for [`PER_SENDER`] domains at most.
+
+use std::collections::{BTreeMap, HashMap};
 
 use rusqlite::{Transaction, params};
 
 use super::alerts::raise;
+use super::people::person;
 use super::{Store, StoreError, now_ms};
+use crate::address::Address;
 use crate::case::alert;
 use crate::domain::Domain;
 
 /// This many domains make a suspicion.
-pub const DOMAINS: i64 = 5;
+pub const DOMAINS: usize = 5;
+/// So many of them may be one sender's.
+pub const PER_SENDER: usize = 2;
 /// Within this time, in minutes.
 pub const MINUTES: i64 = 10;
 /// How long the suspicion stands after the last such failure.
@@ -29,18 +38,19 @@ pub enum Suspicion {
 }
 
 impl Store {
-    /// Notes that handshakes with these domains have just failed, and tells what that makes of it; `example` is for the
-    /// admin.
+    /// Notes that handshakes with these domains have just failed for a message of this sender, and tells what that makes of
+    /// it; `example` is for the admin.
     ///
     /// # Errors
     /// When the store fails.
     pub fn note_handshakes(
         &self,
+        sender: Option<&Address>,
         domains: &[Domain],
         example: &str,
     ) -> Result<Suspicion, StoreError> {
         self.write("cannot record failed handshakes", |tx| {
-            note(tx, domains, example, now_ms())
+            note(tx, sender, domains, example, now_ms())
         })
     }
 
@@ -59,8 +69,41 @@ impl Store {
 
 const STANDS: &str = "SELECT EXISTS (SELECT 1 FROM handshakes WHERE burst_at >= ?1)";
 
+/// A message was delivered over TLS: our side works, and what has failed so far is no sign of anything.
+pub(super) fn succeeded(tx: &Transaction<'_>) -> rusqlite::Result<()> {
+    let since = now_ms() - MINUTES * 60_000;
+    tx.prepare_cached(
+        "UPDATE handshakes SET burst_at = NULL, first_at = min(first_at, ?1 - 1)
+         WHERE first_at >= ?1 OR burst_at IS NOT NULL",
+    )?
+    .execute([since])
+    .map(drop)
+}
+
+/// How many domains count, of these that failed and whose mail it was.
+fn independent(failed: Vec<(String, String)>) -> usize {
+    let mut senders_of: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for (domain, sender) in failed {
+        senders_of.entry(domain).or_default().push(sender);
+    }
+    // Those that only one has written to come first, as they count for nobody else.
+    let mut domains: Vec<Vec<String>> = senders_of.into_values().collect();
+    domains.sort_by_key(Vec::len);
+    let mut counted: HashMap<String, usize> = HashMap::new();
+    for senders in domains {
+        let least = senders
+            .into_iter()
+            .min_by_key(|sender| counted.get(sender).copied().unwrap_or_default());
+        if let Some(sender) = least {
+            *counted.entry(sender).or_default() += 1;
+        }
+    }
+    counted.values().map(|count| (*count).min(PER_SENDER)).sum()
+}
+
 fn note(
     tx: &Transaction<'_>,
+    sender: Option<&Address>,
     domains: &[Domain],
     example: &str,
     now: i64,
@@ -71,17 +114,21 @@ fn note(
     let stood: bool = tx
         .prepare_cached(STANDS)?
         .query_row([now - STANDS_MS], |row| row.get(0))?;
+    let sender = sender.map_or_else(String::new, |sender| person(sender).into());
     for domain in domains {
         tx.prepare_cached(
-            "INSERT INTO handshakes (domain, first_at, last_at) VALUES (?1, ?2, ?2)
-             ON CONFLICT (domain) DO UPDATE SET last_at = excluded.last_at",
+            "INSERT INTO handshakes (domain, sender, first_at, last_at)
+             VALUES (?1, ?2, coalesce((SELECT min(first_at) FROM handshakes WHERE domain = ?1), ?3), ?3)
+             ON CONFLICT (domain, sender) DO UPDATE SET last_at = excluded.last_at",
         )?
-        .execute(params![domain.as_str(), now])?;
+        .execute(params![domain.as_str(), sender, now])?;
     }
     let since = now - MINUTES * 60_000;
-    let begun: i64 = tx
-        .prepare_cached("SELECT count(*) FROM handshakes WHERE first_at >= ?1")?
-        .query_row([since], |row| row.get(0))?;
+    let failed = tx
+        .prepare_cached("SELECT domain, sender FROM handshakes WHERE first_at >= ?1")?
+        .query_map([since], |row| Ok((row.get(0)?, row.get(1)?)))?
+        .collect::<rusqlite::Result<_>>()?;
+    let begun = independent(failed);
     if begun >= DOMAINS {
         tx.prepare_cached("UPDATE handshakes SET burst_at = ?2 WHERE first_at >= ?1")?
             .execute([since, now])?;
@@ -117,10 +164,18 @@ mod tests {
             }
         }
 
+        /// With a sender of its own for each domain.
         fn fails(&self, number: usize, now: i64) -> Suspicion {
+            self.fails_for(&format!("s{number}@sender.test"), number, now)
+        }
+
+        fn fails_for(&self, sender: &str, number: usize, now: i64) -> Suspicion {
             let domain = format!("d{number}.test").parse().unwrap();
+            let sender = sender.parse().unwrap();
             self.store
-                .write("test", |tx| note(tx, &[domain], "example", now))
+                .write("test", |tx| {
+                    note(tx, Some(&sender), &[domain], "example", now)
+                })
                 .unwrap()
         }
 
@@ -154,6 +209,63 @@ mod tests {
             assert_eq!(told.fails(number, start + 41 * MINUTE), Suspicion::None);
         }
         assert_eq!(told.fails(14, start + 41 * MINUTE), Suspicion::Begins);
+    }
+
+    #[test]
+    fn no_sender_alone_makes_a_suspicion_or_keeps_it_alive() {
+        let told = Told::new();
+        let start = 1_000 * MINUTE;
+        for number in 0..50 {
+            let sender = if number % 2 == 0 {
+                "eve@sender.test"
+            } else {
+                "eve@SENDER.test"
+            };
+            assert_eq!(told.fails_for(sender, number, start), Suspicion::None);
+        }
+        // Nor do two of them; what a third one writes to counts.
+        for number in 50..100 {
+            let result = told.fails_for("mallory@sender.test", number, start);
+            assert_eq!(result, Suspicion::None);
+        }
+        assert_eq!(
+            told.fails_for("bob@sender.test", 200, start),
+            Suspicion::Begins
+        );
+        let later = start + 20 * MINUTE;
+        for number in 300..350 {
+            told.fails_for("eve@sender.test", number, later);
+        }
+        let end = start + 31 * MINUTE;
+        assert_eq!(told.fails_for("eve@sender.test", 400, end), Suspicion::None);
+    }
+
+    #[test]
+    fn several_senders_to_the_same_domains_count() {
+        let told = Told::new();
+        let start = 1_000 * MINUTE;
+        for sender in ["a@sender.test", "b@sender.test"] {
+            for number in 1..=5 {
+                assert_eq!(told.fails_for(sender, number, start), Suspicion::None);
+            }
+        }
+        let third = told.fails_for("c@sender.test", 5, start);
+        assert_eq!(third, Suspicion::Begins);
+    }
+
+    #[test]
+    fn a_success_ends_it() {
+        let told = Told::new();
+        let now = now_ms();
+        for number in 1..=5 {
+            told.fails(number, now);
+        }
+        assert!(told.store.suspects_our_side().unwrap());
+        told.store.write("test", |tx| succeeded(tx)).unwrap();
+        assert!(!told.store.suspects_our_side().unwrap());
+        // What failed before it says nothing from then on.
+        assert_eq!(told.fails(6, now), Suspicion::None);
+        assert!(!told.store.suspects_our_side().unwrap());
     }
 
     #[test]

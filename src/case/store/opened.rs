@@ -33,6 +33,7 @@ pub(super) const STEPS: &[&str] = &[
     include_str!("people.sql"),
     include_str!("handshakes.sql"),
     include_str!("changed.sql"),
+    include_str!("handshake_senders.sql"),
 ];
 
 /// The version that people.sql makes.

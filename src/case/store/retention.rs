@@ -65,7 +65,8 @@ impl Store {
                 "DELETE FROM letters WHERE id IN (SELECT id FROM letters WHERE claimed_at < ?1 LIMIT ?2)",
                 "DELETE FROM alerts WHERE cause IN
                      (SELECT cause FROM alerts WHERE since < ?1 AND coalesce(told_at, 0) < ?1 LIMIT ?2)",
-                "DELETE FROM handshakes WHERE domain IN (SELECT domain FROM handshakes WHERE last_at < ?1 LIMIT ?2)",
+                "DELETE FROM handshakes WHERE (domain, sender) IN
+                     (SELECT domain, sender FROM handshakes WHERE last_at < ?1 LIMIT ?2)",
                 "UPDATE events SET recipient = '', detail = '' WHERE id IN
                      (SELECT id FROM events WHERE case_id IS NULL AND at < ?1 AND (recipient <> '' OR detail <> '')
                       LIMIT ?2)",
