@@ -3,12 +3,24 @@
 use std::fs;
 use std::io::{BufRead as _, BufReader, Write};
 use std::net::{TcpListener, TcpStream};
+use std::os::unix::process::CommandExt as _;
+use std::process::{Command, Stdio};
 use std::thread;
 
+use posttls::postfix::user::lookup;
 use posttls::sandbox::Instance;
 
 use crate::clinic::Clinic;
 use crate::common::request;
+
+/// Says at which port it listens, and answers whatever it is asked as posttls-httpd answers to /healthz.
+const USURPER: &str = r#"$| = 1; my $door = IO::Socket::INET->new(LocalAddr => "127.0.0.1", Listen => 9) or die;
+    print $door->sockport, "\n";
+    while (my $visitor = $door->accept) {
+        sysread $visitor, my $request, 4096;
+        print $visitor "HTTP/1.1 200 OK\r\nContent-Length: 3\r\nConnection: close\r\n\r\nok\n";
+        close $visitor;
+    }"#;
 
 pub fn what_answers(clinic: &mut Clinic) {
     let socket = clinic.path("run/control");
@@ -22,6 +34,24 @@ pub fn what_answers(clinic: &mut Clinic) {
         |c| c.stage.configure("http", "listen", "\"127.0.0.1:9\""),
         &[("web-server", "fail")],
     );
+    // It answers as ours would.
+    let mut usurper = Command::new("perl")
+        .args(["-MIO::Socket::INET", "-e", USURPER])
+        .uid(lookup("nobody").expect("a user").uid)
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("perl");
+    let mut port = String::new();
+    let said = usurper.stdout.take().expect("a pipe");
+    BufReader::new(said).read_line(&mut port).expect("a port");
+    let listen = format!("\"127.0.0.1:{}\"", port.trim());
+    clinic.broken(
+        "a web server of another user",
+        |c| c.stage.configure("http", "listen", &listen),
+        &[("web-server", "fail")],
+    );
+    usurper.kill().expect("it ran");
+    usurper.wait().expect("it ended");
     clinic.broken(
         "links that lead nowhere",
         |c| {

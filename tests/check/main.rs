@@ -68,7 +68,7 @@ fn the_store(clinic: &mut Clinic) {
             );
             c.stage.store().keep_odd_notice("4ABCDEF", "a test", b"x").expect("a store");
         },
-        &[("conflicts", "warn"), ("decisions", "warn"), ("odd-notices", "warn")],
+        &[("conflicts", "fail"), ("decisions", "warn"), ("odd-notices", "warn")],
         |c| {
             // The case stays: its history says that the move can't go on.
             c.sql(

@@ -11,6 +11,7 @@ mod handshake;
 mod holds;
 mod hook;
 mod instances;
+mod listeners;
 mod mail;
 mod network;
 mod notices;

@@ -9,6 +9,7 @@ use ureq::tls::{RootCerts, TlsConfig};
 use url::Url;
 
 use super::context::Context;
+use super::listeners::listeners;
 use super::{Outcome, Skip, Verdict};
 use crate::case::CaseId;
 use crate::config::SenderPattern;
@@ -74,6 +75,16 @@ pub(super) fn web_server(at: &Context<'_>) -> Outcome {
     let mut address = at.config.http.listen;
     if address.ip().is_unspecified() {
         address.set_ip(Ipv4Addr::LOCALHOST.into());
+    }
+    // Any user can take a port that is free, from 1024 on, and answer what we would.
+    if let Some(other) = listeners(address).into_iter().find(|user| *user != 0) {
+        return Ok(Verdict::fail(
+            format!(
+                "at {address} listens a process of user {other}, not posttls-httpd: links lead to it, and it can decide \
+                 whatever their senders may"
+            ),
+            "find it (`ss -ltnp`) and stop it, restart posttls-httpd, and choose a port below 1024 for http.listen",
+        ));
     }
     let url = format!("http://{address}/healthz");
     Ok(match ask(&url, None) {

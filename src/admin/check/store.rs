@@ -51,7 +51,8 @@ pub(super) fn conflicts(at: &Context<'_>) -> Outcome {
     Ok(if stopped.is_empty() {
         Verdict::ok("no move is stopped in the middle")
     } else {
-        Verdict::warn(
+        // None of them goes on by itself, and their mail waits on hold.
+        Verdict::fail(
             format!(
                 "moves that are stopped in the middle, for you to look at: {}",
                 stopped.join(", ")
