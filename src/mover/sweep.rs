@@ -165,8 +165,11 @@ impl Sweep {
         let pair = self.engine.pair()?;
         let suspicion = self.store.suspects_our_side()?;
         if self.suspicion && !suspicion {
-            // What was kept back for it is judged now.
+            // What was kept back for it is judged now, though nothing has happened to it.
             self.mark = None;
+            for restless in self.restless.values_mut() {
+                restless.glimpse = None;
+            }
         }
         self.suspicion = suspicion;
         let due = self.due()?;

@@ -109,8 +109,10 @@ fn a_table_that_hangs_keeps_no_sender_waiting_and_is_asked_again_soon() {
     let mail = stage.notification(&queue_id);
     assert!(flat(&mail).contains("still checking whether"), "{mail}");
     is(&stage, &queue_id, "unjudged", "open");
+    // Before the mover itself has given the table up.
+    stage.logged("has not found it out within 800 ms, and goes on asking");
     let took = stage.wait("the hook's end", || hook_took(&stage));
-    assert!(took < 3.0, "{took}");
+    assert!(took < 5.0, "{took}");
     can_not_be_sent(&stage, &queue_id, &link(&mail), "bob@plain.test");
     stage.logged("not judged, so not to be sent");
     policies.hang(false, false);

@@ -73,7 +73,7 @@ const STANDS: &str = "SELECT EXISTS (SELECT 1 FROM handshakes WHERE burst_at >= 
 pub(super) fn succeeded(tx: &Transaction<'_>) -> rusqlite::Result<()> {
     let since = now_ms() - MINUTES * 60_000;
     tx.prepare_cached(
-        "UPDATE handshakes SET burst_at = NULL, first_at = min(first_at, ?1 - 1)
+        "UPDATE handshakes SET burst_at = NULL, first_at = 0
          WHERE first_at >= ?1 OR burst_at IS NOT NULL",
     )?
     .execute([since])

@@ -485,13 +485,24 @@ fn a_decision_about_all_is_not_about_what_was_found_earlier_and_shown_later() {
 }
 
 #[test]
-fn one_message_to_several_domains_is_enough_for_a_suspicion_unless_it_is_old() {
+fn a_message_to_several_domains_adds_to_a_suspicion_unless_it_is_old() {
     for (source, expected) in [
         (Source::Census, Failure::HandshakeFailed),
         (Source::Sweep, Failure::HandshakeFailed),
         (Source::Notice, Failure::Unjudged),
     ] {
         let (_directory, store) = store();
+        // No message is enough alone, as no sender is.
+        for (id, sender, to) in [
+            ("ABCDEF2", "bob@sender.test", "one@p.test"),
+            ("ABCDEF3", "bob@sender.test", "one@q.test"),
+            ("ABCDEF4", "carol@sender.test", "one@r.test"),
+        ] {
+            let mut other = found(id, to, Failure::HandshakeFailed);
+            other.key.sender = Some(address(sender));
+            intake::admit(&store, &config(), &other).unwrap();
+        }
+        assert!(store.alerts_due().unwrap().is_empty());
         let mut whole = found("ABCDEF1", "one@x.test", Failure::HandshakeFailed);
         whole.source = source;
         let like = whole.deferred.remove(0);

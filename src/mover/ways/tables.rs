@@ -21,7 +21,7 @@ const PATIENCE: Duration = Duration::from_secs(2);
 const AVOIDED: Duration = Duration::from_secs(5);
 /// For so long the question itself is not asked again: what comes after the pause is to be another's, as some tables hang
 /// for some domains only.
-const HUNG: Duration = Duration::from_secs(30);
+const HUNG: Duration = Duration::from_secs(15);
 /// Answers that are remembered.
 const MOST: usize = 10_000;
 /// There is no such domain (RFC 2606), so no table has an entry for it but one that is for all.
