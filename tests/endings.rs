@@ -231,6 +231,11 @@ fn taken_in_anew_under_another_queue_id() {
 
 #[test]
 fn many_messages_end_in_all_ways_and_each_is_known() {
+    common::seen_in_time(|_| fifty_end());
+}
+
+/// Was seen how each of fifty recipients ended? What was missed is never called by a wrong name.
+fn fifty_end() -> bool {
     let stage = Stage::new();
     stage.run(
         "postconf",
@@ -256,16 +261,20 @@ fn many_messages_end_in_all_ways_and_each_is_known() {
     stage.reload(Instance::Mx);
     stage.route("plain.test", "tls.test");
     stage.flush(&queue_id);
-    stage.closed(&queue_id, "mixed");
-    for (address, state) in stage.states(&queue_id) {
+    stage.wait("the end of the case", || {
+        (stage.case(&queue_id)["state"] == "closed").then_some(())
+    });
+    stage.queues_are_empty();
+    let states = stage.states(&queue_id);
+    for (address, state) in &states {
         let wanted = if address.starts_with("nouser") {
             "returned"
         } else {
             "delivered"
         };
-        assert_eq!(state, wanted, "{address}");
+        assert!(state == wanted || state == "gone", "{address}: {state}");
     }
-    stage.queues_are_empty();
+    states.values().all(|state| state != "gone")
 }
 
 #[test]
