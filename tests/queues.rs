@@ -157,12 +157,17 @@ fn what_is_let_go_before_anybody_decides_is_as_it_was() {
     let stage = Stage::new();
     let to = ["bob@plain.test", "eve@plain.test"];
     let (queue_id, link) = stage.stuck(&to, "let-go");
+    let words = "Your administrator is holding this message";
     hold(&stage, &queue_id);
+    stage.wait("PostTLS to see that it is held", || {
+        (!stage.case(&queue_id)["held_at"].is_null()).then_some(())
+    });
+    assert!(stage.get(&link).body.contains(words));
     let_go(&stage, &queue_id);
     stage.wait("PostTLS to see that it is free", || {
         stage.case(&queue_id)["held_at"].is_null().then_some(())
     });
-    assert!(!stage.get(&link).body.contains("Your administrator holds"));
+    assert!(!stage.get(&link).body.contains(words));
     stage.in_queue(&queue_id, "deferred");
     let answer = stage.post(&link, "action=send&recipient=bob%40plain.test");
     assert_eq!(answer.status, 200);

@@ -149,7 +149,7 @@ fn what_may_not_go_unencrypted_does_not_and_the_page_says_so() {
     let link = stage.sender_link(ALICE);
     let page = stage.get(&link).body;
     assert!(
-        page.contains("One of these recipients may not be sent to"),
+        page.contains("sent to unencrypted, or not yet. If"),
         "{page}"
     );
     let answer = stage.post(&link, &format!("action=send&seen={}", seen(&page)));

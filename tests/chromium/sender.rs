@@ -80,6 +80,21 @@ impl Sender {
         self.tab.click_point(middle).expect("a click");
     }
 
+    /// Chooses for all recipients at once, and confirms.
+    pub fn decides(&self, action: &str) {
+        self.clicks(&format!("label[for=all-{action}]"));
+        self.tab
+            .wait_for_element(&format!("#all-{action}:checked"))
+            .expect("a choice");
+        self.clicks("form button[type=submit]");
+    }
+
+    /// What the page says after that became of the recipients.
+    pub fn is_told(&self, what: &str) {
+        let told = self.reads(".recipients");
+        assert!(told.contains(what), "{}", self.reads("main"));
+    }
+
     /// Presses keys while an element has the focus.
     pub fn presses(&self, selector: &str, keys: &[&str]) {
         let element = self.finds(selector);
