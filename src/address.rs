@@ -3,10 +3,13 @@
 //! Addresses come from strangers. They are made here once, at the border, and shown only through
 //! [`crate::text::shown`], so that no control or direction character reaches a log, a mail or a page.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
+
+use crate::octets;
 
 /// Longer than any address that SMTP lets through (RFC 5321 section 4.5.3.1 allows 64 + 1 + 255 octets; Postfix allows
 /// more in the local part), short enough to bound what strangers make us keep.
@@ -31,7 +34,28 @@ impl Address {
     /// # Errors
     /// As [`Address::from_str`], on the unquoted form.
     pub fn from_quoted(text: &str) -> Result<Self, BadAddress> {
-        unquoted(text.trim_ascii()).parse()
+        Self::from_quoted_octets(&octets::of(text))
+    }
+
+    /// As [`Address::from_quoted`], of octets that need not be UTF-8.
+    ///
+    /// # Errors
+    /// As [`Address::from_str`], on the unquoted form.
+    pub fn from_quoted_octets(octets: &[u8]) -> Result<Self, BadAddress> {
+        Self::from_octets(&unquoted(octets.trim_ascii()))
+    }
+
+    /// Reads an address as it stands in a queue file. Postfix takes any octets ([`octets`]).
+    ///
+    /// # Errors
+    /// As [`Address::from_str`].
+    pub fn from_octets(octets: &[u8]) -> Result<Self, BadAddress> {
+        octets::text(octets).parse()
+    }
+
+    /// The octets in a queue file.
+    pub fn octets(&self) -> Cow<'_, [u8]> {
+        octets::of(&self.0)
     }
 
     /// The internal form.
@@ -47,8 +71,12 @@ impl Address {
     }
 
     /// Can it be written in SMTP? A domain cannot be quoted, so that what ends an address, or begins a parameter, has
-    /// no place in it (RFC 5321 section 4.1.2); whatever else Postfix has accepted may stand there.
+    /// no place in it (RFC 5321 section 4.1.2), and octets that are not UTF-8 have none anywhere (RFC 6531 section 3.3);
+    /// whatever else Postfix has accepted may stand there.
     pub fn is_writable(&self) -> bool {
+        if octets::has_any(&self.0) {
+            return false;
+        }
         let Some((_, domain)) = self.0.rsplit_once('@') else {
             return true;
         };
@@ -86,15 +114,15 @@ fn is_dot_atom(local: &str) -> bool {
         })
 }
 
-fn unquoted(text: &str) -> String {
-    let mut result = String::with_capacity(text.len());
+fn unquoted(text: &[u8]) -> Vec<u8> {
+    let mut result = Vec::with_capacity(text.len());
     let mut quoted = false;
-    let mut characters = text.chars();
-    while let Some(c) = characters.next() {
-        match c {
-            '"' => quoted = !quoted,
-            '\\' => result.extend(characters.next()),
-            _ => result.push(c),
+    let mut octets = text.iter().copied();
+    while let Some(octet) = octets.next() {
+        match octet {
+            b'"' => quoted = !quoted,
+            b'\\' => result.extend(octets.next()),
+            _ => result.push(octet),
         }
     }
     if quoted { text.to_owned() } else { result }
@@ -175,6 +203,23 @@ mod tests {
         for text in ["a@b> NOTIFY=NEVER", "a@b c", "a@", "a@[b", "a@b,c"] {
             assert!(!text.parse::<Address>().unwrap().is_writable(), "{text}");
         }
+    }
+
+    #[test]
+    fn octets_that_are_no_utf_8_stay_what_they_are() {
+        for octets in [
+            &b"j\xfcrgen@example.org"[..],
+            "jürgen@m\u{85}.test".as_bytes(),
+        ] {
+            let address = Address::from_octets(octets).unwrap();
+            assert_eq!(address.octets().as_ref(), octets);
+            assert!(!address.is_writable());
+        }
+        // As Postfix writes a sender in a notice.
+        let address = Address::from_quoted_octets(b" \"j\\\xfcr gen\"@b.test").unwrap();
+        assert_eq!(address.octets().as_ref(), b"j\xfcr gen@b.test");
+        assert_eq!(address.to_string(), "j\\xFCr gen@b.test");
+        assert!(Address::from_octets(b"j\xfc\n@b").is_err());
     }
 
     #[test]

@@ -17,8 +17,8 @@
 //!
 //! The message itself never leaves Postfix's queues: `mover` takes its queue file from one instance to the other, under
 //! a journal in the store. Dependencies point one way: programs, then [`admin`], [`notice`], [`mover`] and [`web`], then
-//! [`courier`], then [`case`], [`notify`], [`link`] and [`postfix`], then [`config`] and [`exit`]. [`address`] and
-//! [`text`] make what comes from strangers safe, once, at the border. [`sandbox`] is for demo, tests and benchmarks.
+//! [`courier`], then [`case`], [`notify`], [`link`] and [`postfix`], then [`config`] and [`exit`]. [`address`], [`octets`]
+//! and [`text`] make what comes from strangers safe, once, at the border. [`sandbox`] is for demo, tests and benchmarks.
 #![forbid(unsafe_code)]
 // These panic where nobody reads or no space is left; see `logging::to_stderr`.
 #![cfg_attr(not(test), deny(clippy::print_stdout, clippy::print_stderr))]
@@ -53,6 +53,7 @@ pub mod mover;
 pub mod notice;
 #[cfg(feature = "programs")]
 pub mod notify;
+pub mod octets;
 pub mod postfix;
 #[cfg(feature = "programs")]
 pub mod sandbox;

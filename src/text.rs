@@ -2,10 +2,13 @@
 //!
 //! Apart because mail, page and log need the same rule; escaping for HTML is left to the template engine.
 
+use std::fmt::Write as _;
 use std::sync::OnceLock;
 
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
+
+use crate::octets;
 
 /// Characters that change the direction or the visibility of what stands around them (Unicode UAX #9 and the
 /// zero-width ones): in an address or a subject they can make one domain look like another.
@@ -43,11 +46,14 @@ fn joins(before: Option<char>, joiner: char, after: Option<char>) -> bool {
     }
 }
 
-/// `text` with every control and misleading character written out as `\u{…}`.
+/// `text` with every control and misleading character written out as `\u{…}`, and every octet that is no UTF-8 as `\xFC`.
 pub fn shown(text: &str) -> String {
     let mut result = String::with_capacity(text.len());
     for c in text.chars() {
-        if c.is_control() || misleads(c) {
+        if let Some(octet) = octets::octet(c) {
+            // To a string it can always be written.
+            let _ = write!(result, "\\x{octet:02X}");
+        } else if c.is_control() || misleads(c) {
             result.extend(c.escape_unicode());
         } else {
             result.push(c);
@@ -121,6 +127,11 @@ mod tests {
             "Invoice 7 Bcc: x"
         );
         assert_eq!(readable("abcdef", 4), "abc…");
+    }
+
+    #[test]
+    fn octets_that_are_no_text_are_shown_as_octets() {
+        assert_eq!(shown(&octets::text(b"j\xfcr\xc3\xbc")), "j\\xFCrü");
     }
 
     #[test]

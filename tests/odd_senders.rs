@@ -2,7 +2,9 @@
 
 mod common;
 
+use std::ffi::OsStr;
 use std::io::Write as _;
+use std::os::unix::ffi::OsStrExt as _;
 use std::process::{Command, Stdio};
 
 use common::{PATIENCE, Stage};
@@ -33,11 +35,19 @@ fn send(stage: &Stage, from: &str, parameters: &str, subject: &str) -> String {
 }
 
 /// Submits as root with `sendmail` and gives the queue ID.
-fn sendmail(stage: &Stage, from: &str) -> String {
+fn sendmail(stage: &Stage, from: impl AsRef<OsStr>, to: impl AsRef<OsStr>) -> String {
+    let picked_up = || {
+        let log = stage.sandbox.log(Instance::Encrypt);
+        let lines = log.lines().filter(|line| line.contains("/pickup["));
+        let ids = lines.filter_map(|line| line.split(": ").nth(1).map(str::to_owned));
+        ids.collect::<Vec<_>>()
+    };
+    let before = picked_up().len();
     let mut child = Command::new("sendmail")
         .arg("-C")
         .arg(stage.sandbox.config_dir(Instance::Encrypt))
-        .args(["-f", from, "bob@plain.test"])
+        .arg("-f")
+        .args([from.as_ref(), to.as_ref()])
         .env_remove("MAIL_CONFIG")
         .stdin(Stdio::piped())
         .spawn()
@@ -48,11 +58,7 @@ fn sendmail(stage: &Stage, from: &str) -> String {
         .expect("a message");
     drop(stdin);
     assert!(child.wait().expect("sendmail").success());
-    stage.wait("pickup", || {
-        let log = stage.sandbox.log(Instance::Encrypt);
-        let line = log.lines().find(|line| line.contains("/pickup["))?;
-        line.split(": ").nth(1).map(str::to_owned)
-    })
+    stage.wait("pickup", || picked_up().into_iter().nth(before))
 }
 
 #[test]
@@ -115,7 +121,7 @@ fn a_sender_with_letters_of_its_own_is_told_with_and_without_smtputf8() {
 fn whom_smtp_cannot_name_is_given_up_once_and_the_admin_hears_the_truth() {
     let stage = Stage::configured(&[("notification", "admin_address", "\"admin@sender.test\"")]);
     // smtpd(8) takes no such sender; a local program can put it into the queue.
-    let queue_id = sendmail(&stage, "alice@sen\\>der.test");
+    let queue_id = sendmail(&stage, "alice@sen\\>der.test", "bob@plain.test");
     let told = stage.mail("PostTLS: mail to senders can't be composed");
     assert!(
         told.text.contains(&queue_id) && told.text.contains("it is not tried again"),
@@ -131,6 +137,63 @@ fn whom_smtp_cannot_name_is_given_up_once_and_the_admin_hears_the_truth() {
     assert!(count <= 1, "{}", stage.log());
     stage.said(&["delete", &queue_id]);
     stage.becomes(&queue_id, "bob@plain.test", "deleted");
+}
+
+#[test]
+fn an_address_in_latin_1_is_no_mystery_to_anybody() {
+    for smtputf8 in ["yes", "no"] {
+        let stage = stage(&[
+            (Instance::Encrypt, "smtputf8_enable", smtputf8),
+            (Instance::May, "smtputf8_enable", smtputf8),
+            // With it smtpd(8) refuses whatever is no UTF-8.
+            (Instance::Mx, "smtputf8_enable", "no"),
+        ]);
+        stage.configure("notification", "admin_address", "\"admin@sender.test\"");
+        stage.signal_mover(rustix::process::Signal::HUP);
+        // RFC 6531 has no way to write to such a sender: the admin hears of it, and can decide.
+        let from = OsStr::from_bytes(b"j\xfcrgen@sender.test");
+        let queue_id = sendmail(&stage, from, "bob@plain.test");
+        let told = stage.mail("PostTLS: mail to senders can't be composed");
+        assert!(
+            told.text.contains(&queue_id) && told.text.contains(r"j\xFCrgen@sender.test"),
+            "{}",
+            told.text
+        );
+        stage.said(&["release", &queue_id]);
+        stage.arrival("bob@plain.test");
+        stage.becomes(&queue_id, "bob@plain.test", "released");
+        // A recipient like that has its octets on the page, and can be chosen by them. With SMTPUTF8 Postfix returns it.
+        if smtputf8 == "yes" {
+            continue;
+        }
+        let to = OsStr::from_bytes(b"j\xf6rg@plain.test");
+        let queue_id = sendmail(&stage, "alice@sender.test", to);
+        let link = common::link(&stage.notification(&queue_id));
+        let page = stage.get(&link).body;
+        assert!(page.contains(r"j\xF6rg@plain.test"), "{page}");
+        assert!(!page.contains("j?rg"), "{page}");
+        let form = "action=delete&recipient=j%F4%8F%BB%B6rg%40plain.test";
+        assert_eq!(stage.post(&link, form).status, 200);
+        stage.queues_are_empty();
+    }
+}
+
+/// Postfix sends no notice about mail without a sender, so whoever is called so in one is somebody.
+#[test]
+fn a_mailer_daemon_elsewhere_is_a_sender_like_any_other() {
+    let stage = stage(&[]);
+    for (from, decided) in [
+        ("MAILER-DAEMON@elsewhere.test", "keep, by policy"),
+        ("MAILER-DAEMON@sender.test", "keep, by policy"),
+    ] {
+        let queue_id = send(&stage, from, "", "daemon");
+        stage.logged(&format!(
+            "{queue_id}: to=<bob@plain.test>, decision recorded: {decided}"
+        ));
+        assert_eq!(stage.case(&queue_id)["sender"], from);
+        stage.said(&["delete", &queue_id]);
+        stage.becomes(&queue_id, "bob@plain.test", "deleted");
+    }
 }
 
 #[test]

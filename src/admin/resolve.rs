@@ -14,6 +14,7 @@ use super::{AdminError, Done, print};
 use crate::case::store::Store;
 use crate::config::Config;
 use crate::exit::Exit;
+use crate::octets;
 use crate::postfix::{Instance, QueueFile, QueueId};
 use crate::text;
 
@@ -94,12 +95,9 @@ fn place(instance: &Instance, id: &QueueId) -> Result<String, AdminError> {
         .map_err(|error| error.to_string())
         .and_then(|file| {
             let content = QueueFile::read(file).map_err(|error| error.to_string())?;
-            let names = content.pending().map(|recipient| {
-                format!(
-                    "<{}>",
-                    text::shown(&String::from_utf8_lossy(&recipient.bytes))
-                )
-            });
+            let names = content
+                .pending()
+                .map(|recipient| format!("<{}>", text::shown(&octets::text(&recipient.bytes))));
             Ok(names.collect::<Vec<_>>().join(", "))
         });
     Ok(match waiting {

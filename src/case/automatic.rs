@@ -12,7 +12,7 @@ const ENDS: [&str; 6] = [
     "-owner", "-bounce", "-bounces", "-request", "-return", "-errors",
 ];
 /// Names of such senders.
-const NAMES: [&str; 7] = [
+const NAMES: [&str; 8] = [
     "noreply",
     "no-reply",
     "no_reply",
@@ -20,6 +20,7 @@ const NAMES: [&str; 7] = [
     "do-not-reply",
     "bounce",
     "bounces",
+    "mailer-daemon",
 ];
 /// A person's address within that of who forwarded the mail (SRS), or with a signature (BATV, RFC draft-levine-smtp-batv).
 const PERSONS: [&str; 7] = [

@@ -217,10 +217,7 @@ impl Census<'_> {
         let sender = if sender.is_empty() {
             None
         } else {
-            let parsed = std::str::from_utf8(sender)
-                .ok()
-                .and_then(|text| text.parse().ok());
-            let Some(sender) = parsed else {
+            let Ok(sender) = Address::from_octets(sender) else {
                 return Err(MoveError::Unsafe {
                     queue_id: id.clone(),
                     path: source.path,

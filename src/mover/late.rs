@@ -15,6 +15,7 @@ use crate::config::Offer;
 use crate::domain::Domain;
 use crate::intake::Deferred;
 use crate::notice::{self, classify_deferral};
+use crate::octets;
 use crate::postfix::{Deferral, Instance, Log, QueueId, Recipient as Record, deferrals};
 use crate::standing::{Host, Standing};
 
@@ -97,7 +98,7 @@ pub fn pending(log: &[u8], source: &Source) -> Vec<Deferred> {
 fn written(record: &Record, recipient: &Address) -> Written {
     match record.dsn_original.as_deref() {
         None | Some([]) => Written::Never,
-        Some(orcpt) => notice::written(&String::from_utf8_lossy(orcpt), recipient),
+        Some(orcpt) => notice::written(&octets::text(orcpt), recipient),
     }
 }
 
@@ -113,6 +114,21 @@ pub fn news(deferred: Vec<Deferred>, known: &[Recipient], offer: &Offer) -> Vec<
         .iter()
         .map(|recipient| (recipient.address.as_str(), recipient))
         .collect();
+    // A notice may have shown it with `?` for what is not ASCII, and nobody could say then what stands there.
+    let any_noticed = known.keys().any(|address| address.contains('?'));
+    let as_known = |one: Deferred| {
+        if !any_noticed || known.contains_key(one.address.as_str()) {
+            return one;
+        }
+        let forms = source::as_noticed(&one.address);
+        match forms.iter().find_map(|form| known.get(form.as_str())) {
+            Some(before) => Deferred {
+                address: before.address.clone(),
+                ..one
+            },
+            None => one,
+        }
+    };
     let is_news = |one: &Deferred| match known.get(one.address.as_str()) {
         None => true,
         // What was found on hold, and is not on hold any more, is known with its failure, but nobody was asked.
@@ -131,7 +147,7 @@ pub fn news(deferred: Vec<Deferred>, known: &[Recipient], offer: &Offer) -> Vec<
                 || before.state.is_open() && (judged || counts || kind == Failure::LocalFault)
         }
     };
-    deferred.into_iter().filter(is_news).collect()
+    deferred.into_iter().map(as_known).filter(is_news).collect()
 }
 
 #[cfg(test)]
@@ -203,6 +219,20 @@ mod tests {
         let watched = RecipientState::NotOffered;
         assert!(is_news(fault, Some((other, watched))));
         assert!(!is_news(fault, Some((fault, watched))));
+    }
+
+    #[test]
+    fn what_a_notice_showed_with_question_marks_is_no_second_recipient() {
+        let shown = known("j??rgen@b.test", Failure::Unjudged, RecipientState::Open);
+        let now = |address: &str| deferred(address, Failure::NotOffered);
+        for (address, recorded) in [
+            ("jürgen@b.test", "j??rgen@b.test"),
+            ("jrgen@b.test", "jrgen@b.test"),
+        ] {
+            let found = news(vec![now(address)], &[shown.clone()], &offer());
+            assert_eq!(found.len(), 1);
+            assert_eq!(found[0].address.as_str(), recorded);
+        }
     }
 
     #[test]

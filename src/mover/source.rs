@@ -37,8 +37,8 @@ pub struct Source {
 impl Source {
     /// Is this the message that `key` names? A queue ID alone does not tell: Postfix reuses it.
     pub fn is_message(&self, key: &MessageKey) -> bool {
-        let sender = key.sender.as_ref().map_or("", Address::as_str);
-        self.content.arrival.0 == key.arrival && self.content.sender == sender.as_bytes()
+        let sender = key.sender.as_ref().map(Address::octets).unwrap_or_default();
+        self.content.arrival.0 == key.arrival && self.content.sender == *sender
     }
 
     /// Is the open file still the one that stands where it was opened?
@@ -152,15 +152,31 @@ pub fn records<'a>(content: &'a QueueFile, address: &Address) -> Vec<&'a Recipie
     }
 }
 
+/// An address of a notice as it stands in the queue file, where that leaves no doubt.
+pub fn named(content: &QueueFile, address: &Address) -> Address {
+    let found = records(content, address);
+    let mut names = found.iter().map(|record| record.address.as_ref());
+    match names.next() {
+        Some(Some(first)) if names.all(|other| other == Some(first)) => first.clone(),
+        _ => address.clone(),
+    }
+}
+
+/// How a notice may have shown an address.
+pub fn as_noticed(address: &Address) -> [String; 2] {
+    let octets = address.octets();
+    [printable(&octets), printable_ascii(&octets)]
+}
+
 /// As Postfix shows octets in logs and notices.
 fn printable(octets: &[u8]) -> String {
-    match std::str::from_utf8(octets) {
-        Ok(text) => text
-            .chars()
-            .map(|c| if c.is_control() { '?' } else { c })
-            .collect(),
-        Err(_) => printable_ascii(octets),
+    let mut shown = String::with_capacity(octets.len());
+    for chunk in octets.utf8_chunks() {
+        let visible = |c: char| if c.is_control() { '?' } else { c };
+        shown.extend(chunk.valid().chars().map(visible));
+        shown.extend(chunk.invalid().iter().map(|_| '?'));
     }
+    shown
 }
 
 fn printable_ascii(octets: &[u8]) -> String {
@@ -343,6 +359,7 @@ mod tests {
             "jürgen@plain.test"
         );
         assert_eq!(printable(b"j\xfcrgen@plain.test"), "j?rgen@plain.test");
+        assert_eq!(printable(b"\xfc\xc3\xbc@plain.test"), "?ü@plain.test");
         assert_eq!(
             printable_ascii("jürgen@plain.test".as_bytes()),
             "j??rgen@plain.test"

@@ -19,8 +19,10 @@ use super::Engine;
 use super::control::{ControlError, Lock};
 use super::source;
 use super::ways::Envelope;
-use crate::case::MessageKey;
-use crate::standing::wire::{self, Answer, Locked, MOST, Question, RECIPIENTS, Request};
+use crate::address::Address;
+use crate::standing::wire::{
+    self, Answer, Asked, Locked, MOST, Question, RECIPIENTS, Request, Told,
+};
 use crate::standing::{Standing, locks};
 use crate::web::protocol::{receive, send};
 
@@ -113,12 +115,12 @@ fn converse(stream: &UnixStream, user: u32, engine: &Engine) -> io::Result<()> {
             return Err(io::Error::other("more recipients than may be asked about"));
         }
         let asked = Instant::now();
-        let standings = answer(&question, engine);
-        let is_unknown = |one: &Standing| matches!(one, Standing::Unknown(_));
-        if asked.elapsed() >= wire::PATIENCE || standings.iter().any(is_unknown) {
+        let recipients = answer(&question, engine);
+        let is_unknown = |one: &Told| matches!(one.standing, Standing::Unknown(_));
+        if asked.elapsed() >= wire::PATIENCE || recipients.iter().any(is_unknown) {
             engine.owes_judgement();
         }
-        if let Err(error) = send(stream, &Answer { standings }, MOST) {
+        if let Err(error) = send(stream, &Answer { recipients }, MOST) {
             engine.owes_judgement();
             return Err(error);
         }
@@ -126,35 +128,32 @@ fn converse(stream: &UnixStream, user: u32, engine: &Engine) -> io::Result<()> {
     Ok(())
 }
 
-fn answer(question: &Question, engine: &Engine) -> Vec<Standing> {
-    let all = |why: String| vec![Standing::Unknown(why); question.recipients.len()];
+fn answer(question: &Question, engine: &Engine) -> Vec<Told> {
+    let all = |why: String| {
+        let unknown = |one: &Asked| Told {
+            address: one.address.clone(),
+            standing: Standing::Unknown(why.clone()),
+        };
+        question.recipients.iter().map(unknown).collect()
+    };
     let pair = match engine.pair() {
         Ok(pair) => pair,
         Err(error) => return all(error.to_string()),
     };
-    let envelope = match envelope_of(&pair.encrypt, &question.key) {
-        Ok(Some(envelope)) => envelope,
-        Ok(None) => return all("the message is no longer in the queue".to_owned()),
+    let source = match source::sight(&pair.encrypt, &question.key) {
+        Ok((_, Some(source))) => source,
+        Ok((_, None)) => return all("the message is no longer in the queue".to_owned()),
         Err(error) => return all(error.to_string()),
     };
-    let sender = question
-        .key
-        .sender
-        .as_ref()
-        .map_or("", |sender| sender.as_str());
-    let standings = question.recipients.iter().map(|one| {
+    let envelope = Envelope::from(&source.content);
+    let sender = question.key.sender.as_ref().map_or("", Address::as_str);
+    let told = question.recipients.iter().map(|one| {
+        let address = source::named(&source.content, &one.address);
         let host = one.host.as_ref();
-        engine
+        let standing = engine
             .ways()
-            .standing(&pair.encrypt, &envelope, sender, &one.address, host)
+            .standing(&pair.encrypt, &envelope, sender, &address, host);
+        Told { address, standing }
     });
-    standings.collect()
-}
-
-fn envelope_of(
-    instance: &crate::postfix::Instance,
-    key: &MessageKey,
-) -> Result<Option<Envelope>, super::MoveError> {
-    let (_, source) = source::sight(instance, key)?;
-    Ok(source.map(|source| Envelope::from(&source.content)))
+    told.collect()
 }

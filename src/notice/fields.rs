@@ -135,19 +135,29 @@ pub(super) enum FieldError {
     NotUtf8(String),
 }
 
+/// The only field of that name.
+fn only<'f, 'a>(group: &'f [Field<'a>], name: &str) -> Result<Option<&'f Field<'a>>, FieldError> {
+    let mut named = group.iter().filter(|field| field.is(name));
+    let first = named.next();
+    match named.next() {
+        Some(_) => Err(FieldError::Duplicate(name.to_owned())),
+        None => Ok(first),
+    }
+}
+
 /// The text of the only field of that name.
 pub(super) fn optional(group: &[Field<'_>], name: &str) -> Result<Option<String>, FieldError> {
-    let mut named = group.iter().filter(|field| field.is(name));
-    let Some(first) = named.next() else {
-        return Ok(None);
+    let text = |field: &Field<'_>| {
+        let text = field.text();
+        text.ok_or_else(|| FieldError::NotUtf8(name.to_owned()))
     };
-    if named.next().is_some() {
-        return Err(FieldError::Duplicate(name.to_owned()));
-    }
-    first
-        .text()
-        .map(Some)
-        .ok_or_else(|| FieldError::NotUtf8(name.to_owned()))
+    only(group, name)?.map(text).transpose()
+}
+
+/// The octets of the only field of that name, which must be there, as they stand in the message.
+pub(super) fn octets<'a>(group: &[Field<'a>], name: &str) -> Result<&'a [u8], FieldError> {
+    let field = only(group, name)?.ok_or_else(|| FieldError::Missing(name.to_owned()))?;
+    Ok(field.body.trim_ascii())
 }
 
 /// As [`optional`], with what is not UTF-8 replaced: for text that says something even so.

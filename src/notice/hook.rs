@@ -157,25 +157,10 @@ fn receive(arguments: &Arguments) -> Result<(), Trouble> {
             .and_then(|()| store.sync())
             .map_err(Trouble::from)
     };
-    let mut double_bounce = arguments.double_bounce.clone();
-    let mut checked = origin::check(&raw, &delivery);
-    // Postfix is asked only then: it takes longer than all the rest.
-    if let Err(Forged::Sender { .. }) = checked
-        && let Ok(instance) = Instance::load(&config.encrypt.config_dir)
-    {
-        double_bounce = instance.double_bounce;
-        let double_bounce = &double_bounce;
-        checked = origin::check(
-            &raw,
-            &Delivery {
-                double_bounce,
-                ..delivery
-            },
-        );
-    }
-    if let Err(forged) = checked {
-        return odd(format!("not made by Postfix itself: {forged}"));
-    }
+    let double_bounce = match believe(&raw, &delivery, &config) {
+        Ok(double_bounce) => double_bounce,
+        Err(forged) => return odd(format!("not made by Postfix itself: {forged}")),
+    };
     let notice = match parse(&raw) {
         Ok(notice) => notice,
         Err(error) => return odd(error.to_string()),
@@ -198,6 +183,31 @@ fn receive(arguments: &Arguments) -> Result<(), Trouble> {
     store.sync()?;
     fail_point!("hook::recorded");
     write_to_sender(&store, &config, case)
+}
+
+/// Checks that Postfix made it, and gives its `double_bounce_sender`. Postfix is asked for that only where the notice has
+/// another one than expected: that takes longer than all the rest.
+pub(super) fn believe(
+    raw: &[u8],
+    delivery: &Delivery<'_>,
+    config: &Config,
+) -> Result<String, Forged> {
+    let forged = match origin::check(raw, delivery) {
+        Ok(()) => return Ok(delivery.double_bounce.to_owned()),
+        Err(forged) => forged,
+    };
+    let Forged::Sender { .. } = forged else {
+        return Err(forged);
+    };
+    let Ok(instance) = Instance::load(&config.encrypt.config_dir) else {
+        return Err(forged);
+    };
+    let double_bounce = instance.double_bounce;
+    let known = Delivery {
+        double_bounce: &double_bounce,
+        ..*delivery
+    };
+    origin::check(raw, &known).map(|()| double_bounce)
 }
 
 /// Is the delayed message one that Postfix made to inform us, or an admin?
@@ -233,12 +243,13 @@ fn open(store: &Store, config: &Config, notice: &Notice) -> Result<CaseId, Troub
     Ok(intake::admit(store, config, &found)?.case)
 }
 
-/// The words of a notice do not tell whether plain text may be offered; the mover can find out. Without its answer the
-/// recipients are recorded as not judged yet, and it judges them when it can.
+/// The words of a notice do not tell whether plain text may be offered; the mover can find out, and reads in the queue file
+/// which octets a `?` of the notice stands for. Without its answer the recipients are recorded as not judged yet, and it
+/// judges them when it can.
 fn ask_the_mover(config: &Config, key: &MessageKey, deferred: &mut [Deferred]) {
     let mut doubtful: Vec<&mut Deferred> = deferred
         .iter_mut()
-        .filter(|one| one.words.needs_standing())
+        .filter(|one| one.words.needs_standing() || one.address.as_str().contains('?'))
         .collect();
     let asked: Vec<Asked> = doubtful
         .iter()
@@ -247,8 +258,8 @@ fn ask_the_mover(config: &Config, key: &MessageKey, deferred: &mut [Deferred]) {
             host: one.host.clone(),
         })
         .collect();
-    let standings = wire::ask(&config.mover.run_dir, key, &asked);
-    let unknown = standings.iter().find_map(|standing| match standing {
+    let told = wire::ask(&config.mover.run_dir, key, &asked);
+    let unknown = told.iter().find_map(|one| match &one.standing {
         Standing::Unknown(why) => Some(why.clone()),
         _ => None,
     });
@@ -256,8 +267,9 @@ fn ask_the_mover(config: &Config, key: &MessageKey, deferred: &mut [Deferred]) {
         let id = &key.queue_id;
         warn!("{id}: not all of it can be judged yet, so nothing of that is offered: {why}");
     }
-    for (one, standing) in doubtful.iter_mut().zip(standings) {
-        one.standing = standing;
+    for (one, told) in doubtful.iter_mut().zip(told) {
+        one.standing = told.standing;
+        one.address = told.address;
     }
 }
 

@@ -3,13 +3,14 @@
 //! Only the outermost boundary is ever looked for, so nothing that a sender wrote in the returned headers can pass for
 //! a part of the report, and no nesting can exhaust the stack. The order of parts is fixed (RFC 6522 section 3).
 
-use super::fields::{Field, FieldError, fields, lines, optional, required};
+use super::fields::{self, Field, FieldError, fields, lines, optional, required};
 use super::report::{
     NoticeRecipient, Reasons, RecipientError, Skipped, address, recipient, seconds, split_type,
 };
 use super::words;
 use crate::address::Address;
 use crate::case::automatic;
+use crate::octets;
 use crate::postfix::QueueId;
 use crate::text::{readable, shown};
 
@@ -20,7 +21,7 @@ const MAX_OCTETS: usize = 64 << 20;
 const MAX_SUBJECT: usize = 300;
 const MAX_MESSAGE_ID: usize = 500;
 
-/// Postfix's null sender in `X-Postfix-Sender` (src/global/mail_addr.c), before `@` and its origin.
+/// Postfix's null sender in `X-Postfix-Sender` (src/bounce/bounce_notify_util.c).
 const MAILER_DAEMON: &str = "MAILER-DAEMON";
 
 /// A delay notice.
@@ -144,6 +145,7 @@ fn read_report(report: &[u8], human: &[u8], original: Original) -> Result<Notice
     let message = groups.next().unwrap_or_default();
     let mail_name = mail_name(&message)?;
     let field = |name: &str| required(&message, name);
+    let sender_field = fields::octets(&message, &format!("X-{mail_name}-Sender"))?;
     let queue_id_field = format!("X-{mail_name}-Queue-ID");
     let queue_id = field(&queue_id_field)?;
     let arrival = field("Arrival-Date")?;
@@ -164,7 +166,7 @@ fn read_report(report: &[u8], human: &[u8], original: Original) -> Result<Notice
         queue_id: queue_id
             .parse()
             .map_err(|_| NoticeError::BadField(queue_id_field, readable(&queue_id, 80)))?,
-        sender: sender(&field(&format!("{own_kind}-Sender"))?)?,
+        sender: sender(&sender_field)?,
         arrival: seconds(&arrival).ok_or_else(|| {
             NoticeError::BadField("Arrival-Date".to_owned(), readable(&arrival, 80))
         })?,
@@ -191,17 +193,16 @@ fn mail_name(message: &[Field<'_>]) -> Result<String, NoticeError> {
     }
 }
 
-/// Postfix always names one: without it nobody could tell whose message it is, and it would be taken for nobody's.
-fn sender(field: &str) -> Result<Option<Address>, NoticeError> {
-    match address(field) {
-        Ok(sender) => {
-            let local = sender.as_str().split('@').next();
-            Ok((local != Some(MAILER_DAEMON)).then_some(sender))
-        }
+/// Postfix always names one: without it nobody could tell whose message it is, and it would be taken for nobody's. Other than
+/// a recipient it has here the octets of the queue file. The null sender is MAILER_DAEMON without a domain; with one it is
+/// somebody's address.
+fn sender(field: &[u8]) -> Result<Option<Address>, NoticeError> {
+    match address(&octets::text(field)) {
+        Ok(sender) => Ok((sender.as_str() != MAILER_DAEMON).then_some(sender)),
         Err(RecipientError::Address(bad)) if bad.0.is_empty() => Ok(None),
         Err(_) => Err(NoticeError::BadField(
             "X-Postfix-Sender".to_owned(),
-            readable(field, 80),
+            shown(&readable(&octets::text(field), 80)),
         )),
     }
 }

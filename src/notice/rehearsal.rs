@@ -6,7 +6,8 @@
 
 use std::fmt;
 
-use super::{Delivery, Notice, origin, parse};
+use super::hook::believe;
+use super::{Delivery, Notice, parse};
 use crate::case::store::Store;
 use crate::config::Config;
 use crate::link::Keys;
@@ -72,7 +73,7 @@ pub(super) fn rehearse(
     if !delivery.sender.ends_with(&format!("@{CHECK_DOMAIN}")) {
         return Err("not the notice of `posttls check`: take --check out of master.cf".to_owned());
     }
-    origin::check(raw, delivery)
+    believe(raw, delivery, config)
         .map_err(|forged| format!("not made by Postfix itself: {forged}"))?;
     let notice = parse(raw).map_err(|error| error.to_string())?;
     Store::try_to_write(&config.store.path).map_err(|error| error.to_string())?;

@@ -35,7 +35,9 @@ pub struct Letter {
 #[derive(Debug, thiserror::Error)]
 pub enum ComposeError {
     /// What SMTP has no way to write (RFC 5321 section 4.1.2).
-    #[error("<{0}> can't be written to: SMTP cannot express what stands behind its last \"@\"")]
+    #[error(
+        "<{0}> can't be written to: SMTP cannot express it, as it is no UTF-8, or has behind its last \"@\" what no domain may have"
+    )]
     Address(Address),
     /// A template, most likely the admin's own, fails.
     #[error("template {name}: {}", chain(source))]

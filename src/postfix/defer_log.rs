@@ -118,11 +118,12 @@ fn deferral(lines: &[&[u8]]) -> Option<Deferral> {
     };
     let value = |name: &str| octets(name).and_then(|value| std::str::from_utf8(value).ok());
     let text = |name: &str| value(name).map(|text| readable(text, MAX_TEXT));
+    let address = |name: &str| Address::from_quoted_octets(octets(name)?).ok();
     // Words of somebody whom we can't tell are not Postfix's own.
     let somebodys = octets("diag_type").is_some() || octets("diag_text").is_some();
     Some(Deferral {
-        recipient: Address::from_quoted(value("recipient")?).ok()?,
-        original_recipient: value("original_recipient").and_then(|a| Address::from_quoted(a).ok()),
+        recipient: address("recipient")?,
+        original_recipient: address("original_recipient"),
         offset: value("offset").and_then(|offset| offset.parse().ok()),
         status: text("status").unwrap_or_else(|| "4.0.0".to_owned()),
         action: text("action").unwrap_or_else(|| "delayed".to_owned()),

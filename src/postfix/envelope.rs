@@ -10,6 +10,7 @@ use super::queue_file::{
     MAX_RECIPIENTS, QueueFile, QueueFileError, Recipient, RecipientState, Size,
 };
 use super::record::{Record, RecordReader};
+use crate::address::Address;
 
 /// What was found so far. The fields of `next` belong to the recipient whose record comes next.
 #[derive(Default)]
@@ -106,9 +107,7 @@ impl Envelope {
                 b'D' => RecipientState::Done,
                 _ => RecipientState::Cancelled,
             },
-            address: std::str::from_utf8(&record.data)
-                .ok()
-                .and_then(|text| text.parse().ok()),
+            address: Address::from_octets(&record.data).ok(),
             bytes: record.data,
             original: next.original,
             dsn_original: next.dsn_original,

@@ -6,6 +6,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use crate::connect;
+use crate::octets;
 
 /// Octets of the longest reply.
 const MOST: usize = 64 * 1024;
@@ -58,7 +59,7 @@ pub fn resolve(
                 "a NUL in an address",
             ));
         }
-        request.extend(word.as_bytes());
+        request.extend(octets::of(word).iter());
         request.push(0);
     }
     request.push(0);
@@ -130,15 +131,14 @@ fn parse(said: &[u8]) -> io::Result<Option<Resolved>> {
     else {
         return Err(odd());
     };
-    let text = |word: &[u8]| String::from_utf8(word.to_vec()).map_err(|_| odd());
-    let transport = text(transport)?;
+    let transport = octets::text(transport);
     if transport.is_empty() {
         return Err(odd());
     }
     Ok(Some(Resolved {
         transport,
-        next_hop: text(next_hop)?,
-        flags: text(flags)?.parse().map_err(|_| odd())?,
+        next_hop: octets::text(next_hop),
+        flags: octets::text(flags).parse().map_err(|_| odd())?,
     }))
 }
 

@@ -4,12 +4,15 @@
 //! asked once, with three runs of `postconf`.
 
 use std::collections::HashMap;
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Output;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use super::instance::{ANY, PostfixError, failures, output, output_within, program, run, warnings};
+use crate::octets;
 
 /// A service of master.cf.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,6 +23,8 @@ pub struct Service {
     pub kind: String,
     /// Third column: is its socket for Postfix's own processes only?
     pub private: bool,
+    /// Fifth column: does it see the queue directory as its root?
+    pub chroot: bool,
     /// The program that master(8) runs.
     pub command: String,
     /// Its arguments, `-o` options included.
@@ -192,6 +197,21 @@ impl Settings {
         self.lookup_within(ANY, table, key)
     }
 
+    /// The templates of notices as bounce(8) has them with this file: its own in place of those that it can't read, of which
+    /// it warns.
+    ///
+    /// # Errors
+    /// When Postfix can't read the file at all.
+    pub fn templates(&self, file: &str) -> Result<(String, Vec<String>), PostfixError> {
+        let mut command = program("postconf", &self.config_dir);
+        let answer = output(command.args(["-t", file]))?;
+        if !answer.status.success() {
+            return Err(PostfixError::failed(&command, &answer));
+        }
+        let text = String::from_utf8_lossy(&answer.stdout).into_owned();
+        Ok((text, warnings(&answer)))
+    }
+
     /// As [`Settings::lookup`], for one who can't wait long: a table may be another process's to answer.
     ///
     /// # Errors
@@ -208,7 +228,9 @@ impl Settings {
         if queue.is_dir() {
             command.current_dir(queue);
         }
-        let answer = output_within(command.args(["-q", key, "--", table]), limit)?;
+        let key = octets::of(key);
+        command.arg("-q").arg(OsStr::from_bytes(&key));
+        let answer = output_within(command.args(["--", table]), limit)?;
         self.heed(&answer);
         if answer.status.success() {
             let text = String::from_utf8_lossy(&answer.stdout);
@@ -287,12 +309,15 @@ fn service_of(line: &str) -> Option<Service> {
     let mut words = line.split_whitespace().map(str::to_owned);
     let (name, kind) = (words.next()?, words.next()?);
     let private = words.next()? != "n";
-    // unprivileged, chroot, wakeup, maxproc
-    let command = words.nth(4)?;
+    // unprivileged
+    let chroot = words.nth(1)? == "y";
+    // wakeup, maxproc
+    let command = words.nth(2)?;
     Some(Service {
         name,
         kind,
         private,
+        chroot,
         command,
         arguments: words.collect(),
     })

@@ -25,7 +25,7 @@ pub const PATIENCE: Duration = Duration::from_millis(800);
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Asked {
-    /// As in the queue file.
+    /// As in the notice: with `?` where Postfix shows none of an octet.
     pub address: Address,
     /// The server that Postfix's words name.
     pub host: Option<Host>,
@@ -41,12 +41,22 @@ pub struct Question {
     pub recipients: Vec<Asked>,
 }
 
-/// One standing for each recipient, in the order of the question.
+/// One answer for each recipient, in the order of the question.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Answer {
-    /// The standings.
-    pub standings: Vec<Standing>,
+    /// The answers.
+    pub recipients: Vec<Told>,
+}
+
+/// What the mover knows of a recipient.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Told {
+    /// As in the queue file; as it was asked where that can't tell.
+    pub address: Address,
+    /// What stands between it and plain text.
+    pub standing: Standing,
 }
 
 /// What can be asked.
@@ -72,10 +82,10 @@ pub fn socket(run_dir: &Path) -> PathBuf {
 }
 
 /// Asks the mover. Without an answer every standing is unknown: nothing is decided by silence.
-pub fn ask(run_dir: &Path, key: &MessageKey, recipients: &[Asked]) -> Vec<Standing> {
+pub fn ask(run_dir: &Path, key: &MessageKey, recipients: &[Asked]) -> Vec<Told> {
     let deadline = Instant::now() + PATIENCE;
-    let mut standings = Vec::with_capacity(recipients.len());
-    if let Err(error) = exchange(&socket(run_dir), key, recipients, deadline, &mut standings) {
+    let mut told = Vec::with_capacity(recipients.len());
+    if let Err(error) = exchange(&socket(run_dir), key, recipients, deadline, &mut told) {
         let why = match error.kind() {
             io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
                 "posttls-httpd does not run".to_owned()
@@ -88,9 +98,16 @@ pub fn ask(run_dir: &Path, key: &MessageKey, recipients: &[Asked]) -> Vec<Standi
             }
             _ => format!("posttls-httpd does not answer: {error}"),
         };
-        standings.resize(recipients.len(), Standing::Unknown(why));
+        let unanswered = recipients.iter().skip(told.len());
+        let unanswered: Vec<Told> = unanswered
+            .map(|one| Told {
+                address: one.address.clone(),
+                standing: Standing::Unknown(why.clone()),
+            })
+            .collect();
+        told.extend(unanswered);
     }
-    standings
+    told
 }
 
 fn exchange(
@@ -98,7 +115,7 @@ fn exchange(
     key: &MessageKey,
     recipients: &[Asked],
     deadline: Instant,
-    standings: &mut Vec<Standing>,
+    told: &mut Vec<Told>,
 ) -> io::Result<()> {
     if recipients.is_empty() {
         return Ok(());
@@ -117,10 +134,10 @@ fn exchange(
         });
         send(&stream, &question, MOST)?;
         let answer: Answer = receive(&stream, MOST)?.ok_or(io::ErrorKind::UnexpectedEof)?;
-        if answer.standings.len() != part.len() {
+        if answer.recipients.len() != part.len() {
             return Err(io::Error::other("the answer is about others"));
         }
-        standings.extend(answer.standings);
+        told.extend(answer.recipients);
     }
     Ok(())
 }

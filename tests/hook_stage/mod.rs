@@ -20,7 +20,7 @@ use posttls::case::store::Store;
 use posttls::link::Keys;
 use posttls::postfix::user::lookup;
 use posttls::standing::Standing;
-use posttls::standing::wire::{self, Answer, Question};
+use posttls::standing::wire::{self, Answer, Request, Told};
 use posttls::web::protocol::{receive, send};
 
 pub const NOTICE: &str = include_str!("../corpus/notices/not-offered.eml");
@@ -86,9 +86,16 @@ impl Bench {
         thread::spawn(move || {
             for stream in listener.incoming().flatten() {
                 thread::spawn(move || {
-                    while let Ok(Some(question)) = receive::<Question>(&stream, wire::MOST) {
-                        let standings = vec![Standing::Free; question.recipients.len()];
-                        if send(&stream, &Answer { standings }, wire::MOST).is_err() {
+                    while let Ok(Some(Request::Standings(question))) =
+                        receive::<Request>(&stream, wire::MOST)
+                    {
+                        let asked = question.recipients.into_iter();
+                        let recipients = asked.map(|one| Told {
+                            address: one.address,
+                            standing: Standing::Free,
+                        });
+                        let recipients = recipients.collect();
+                        if send(&stream, &Answer { recipients }, wire::MOST).is_err() {
                             break;
                         }
                     }

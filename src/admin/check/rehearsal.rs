@@ -5,7 +5,7 @@ use std::os::unix::process::CommandExt as _;
 use std::process::Command;
 use std::time::Duration;
 
-use super::context::{Context, HookUser};
+use super::context::{ADDRESS, Context, HookUser};
 use super::{Outcome, Verdict};
 use crate::notice::rehearsal::{CHECK_DOMAIN, Rehearsed};
 use crate::postfix::command::answer;
@@ -28,12 +28,24 @@ fn queue_id() -> Result<QueueId, String> {
         .map_err(|_| "a made-up queue ID is none".to_owned())
 }
 
+const DATE: &str = "Thu, 1 Jan 2026 00:00:00 +0000 (UTC)";
+
+/// What pipe(8) puts before a message by these `flags=`.
+fn before(flags: &str) -> String {
+    let lines = [
+        ('F', format!("From {SENDER}  Thu Jan  1 00:00:00 2026\n")),
+        ('R', "Return-Path: <>\n".to_owned()),
+        ('O', format!("X-Original-To: {ADDRESS}\n")),
+        ('D', format!("Delivered-To: {ADDRESS}\n")),
+    ];
+    let wanted = lines.into_iter().filter(|(flag, _)| flags.contains(*flag));
+    wanted.map(|(_, line)| line).collect()
+}
+
 /// A notice as the defer service writes it.
 fn notice(own: &QueueId, about: &QueueId) -> String {
-    const DATE: &str = "Thu, 1 Jan 2026 00:00:00 +0000 (UTC)";
     format!(
-        "Return-Path: <>\n\
-         Received: by {CHECK_DOMAIN} (Postfix)\n\tid {own}; {DATE}\n\
+        "Received: by {CHECK_DOMAIN} (Postfix)\n\tid {own}; {DATE}\n\
          Date: {DATE}\n\
          From: MAILER-DAEMON@{CHECK_DOMAIN} (Mail Delivery System)\n\
          Subject: PostTLS check\n\
@@ -116,12 +128,15 @@ pub(super) fn hook(at: &Context<'_>) -> Outcome {
         (Ok(own), Ok(about)) => (own, about),
         (Err(error), _) | (_, Err(error)) => return Ok(Verdict::fail(error, "see to the system")),
     };
-    let argv = at.hook()?.argv().unwrap_or_default();
-    let output = answer(
-        &mut command(&argv, settings, &own, &user),
-        notice(&own, &about).as_bytes(),
-        PATIENCE,
-    );
+    let service = at.hook()?;
+    let argv = service.argv().unwrap_or_default();
+    let mut command = command(&argv, settings, &own, &user);
+    if let Some(directory) = service.attribute("directory") {
+        command.current_dir(directory);
+    }
+    let flags = service.attribute("flags").unwrap_or_default();
+    let raw = before(flags) + &notice(&own, &about);
+    let output = answer(&mut command, raw.as_bytes(), PATIENCE);
     let output = match output {
         Ok(output) => output,
         Err(error) => return Ok(Verdict::fail(format!("{what}: {error}"), todo)),
@@ -162,7 +177,7 @@ mod tests {
     #[test]
     fn the_notice_is_one_as_postfix_makes_it() {
         let (own, about) = (queue_id().unwrap(), queue_id().unwrap());
-        let raw = notice(&own, &about);
+        let raw = before("FRO") + &notice(&own, &about);
         let sender = format!("double-bounce@{CHECK_DOMAIN}");
         let delivery = Delivery {
             client: "",

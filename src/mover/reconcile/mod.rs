@@ -17,6 +17,7 @@ use super::source::{self, Source};
 use super::{MoveError, Sighting, copy};
 use crate::case::store::Store;
 use crate::case::{Action, Case, MessageKey, Recipient};
+use crate::octets;
 use crate::postfix::{Instance, Queue, QueueId};
 use files::{File, Unknown, are_twins, files};
 use words::{UNKNOWN, told_of_copy};
@@ -217,10 +218,7 @@ fn without_source(
     copy: &Unknown,
 ) -> Result<Option<Stray>, MoveError> {
     let content = &copy.source.content;
-    let cases = match std::str::from_utf8(&content.sender) {
-        Ok(sender) => store.cases_from(content.arrival.0, sender)?,
-        Err(_) => Vec::new(),
-    };
+    let cases = store.cases_from(content.arrival.0, &octets::text(&content.sender))?;
     let mut gone = Vec::new();
     for case in cases {
         match source::sight(pair.encrypt, &case.key)? {

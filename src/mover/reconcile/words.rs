@@ -66,12 +66,7 @@ fn names(source: &Source, state: RecipientState) -> String {
     let shown: Vec<String> = all
         .by_ref()
         .take(NAMED)
-        .map(|one| {
-            format!(
-                "<{}>",
-                crate::text::shown(&String::from_utf8_lossy(&one.bytes))
-            )
-        })
+        .map(|one| format!("<{}>", crate::text::shown(&crate::octets::text(&one.bytes))))
         .collect();
     match all.count() {
         0 => shown.join(", "),

@@ -16,6 +16,7 @@ use self::tables::Tables;
 use super::source::Source;
 use crate::address::Address;
 use crate::intake::Deferred;
+use crate::octets;
 use crate::postfix::instance::PostfixError;
 use crate::postfix::{Instance, QueueFile, Resolved, Service, Settings};
 use crate::standing::{Host, Standing};
@@ -59,7 +60,7 @@ pub struct Envelope {
 
 impl From<&QueueFile> for Envelope {
     fn from(file: &QueueFile) -> Self {
-        let text = |octets: &Vec<u8>| String::from_utf8_lossy(octets).into_owned();
+        let text = |found: &Vec<u8>| octets::text(found);
         Self {
             requires_tls: file.size.requires_tls(),
             filter: file.filter.as_ref().map(text),
@@ -86,7 +87,7 @@ impl Ways {
     /// Judges those deferred recipients of a message whose words could mean several things.
     pub fn judge(&self, instance: &Instance, source: &Source, deferred: &mut [Deferred]) {
         let envelope = Envelope::from(&source.content);
-        let sender = String::from_utf8_lossy(&source.content.sender);
+        let sender = octets::text(&source.content.sender);
         for one in deferred {
             if one.words.needs_standing() {
                 one.standing = self.standing(
