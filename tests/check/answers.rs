@@ -95,6 +95,7 @@ pub fn what_answers(clinic: &mut Clinic) {
             c.stage
                 .configure("senders", "internal", "[\"sender.test\"]");
             c.set(Instance::Encrypt, "mydestination=sender.test");
+            c.set(Instance::Encrypt, "local_recipient_maps=");
         },
         &[],
     );
@@ -162,6 +163,20 @@ pub fn links(clinic: &mut Clinic) {
     }
 }
 
+/// The port of a mail server that answers so to commands that begin like this, and takes everything else.
+fn refusing(command: &'static str, answer: &'static str) -> String {
+    let port = serve(move |mut stream| {
+        let lines = BufReader::new(stream.try_clone().expect("a socket")).lines();
+        let _ = stream.write_all(b"220 refusing.test ESMTP\r\n");
+        for line in lines.map_while(Result::ok) {
+            let refused = line.starts_with(command);
+            let answer = if refused { answer } else { "250 ok" };
+            let _ = stream.write_all(format!("{answer}\r\n").as_bytes());
+        }
+    });
+    port.to_string()
+}
+
 pub fn mail(clinic: &mut Clinic) {
     let server = clinic.stage.sandbox.description()["domains"]["plain.test"]["smtp"].clone();
     let port = server
@@ -196,26 +211,27 @@ pub fn mail(clinic: &mut Clinic) {
         |c| c.replace("posttls.toml", "reply_to = \"helpdesk@sender.test\"\n", ""),
         &[("reply-to", "warn")],
     );
+    // It says nothing about a mailbox elsewhere; but what PostTLS itself sends goes through it.
+    let closed = refusing("RCPT TO:", "554 5.7.1 Relay access denied");
+    clinic.broken(
+        "a server that does not relay",
+        |c| c.stage.configure("notification", "smtp_port", &closed),
+        &[("reply-to", "skip")],
+    );
+    clinic.broken(
+        "a server that does not relay, to an admin elsewhere",
+        |c| {
+            c.stage.configure("notification", "smtp_port", &closed);
+            c.stage
+                .configure("notification", "admin_address", "\"admin@elsewhere.test\"");
+        },
+        &[("admin-address", "fail"), ("reply-to", "skip")],
+    );
     // Nothing but the null sender is wrong with it.
-    let picky = serve(|mut stream| {
-        let lines = BufReader::new(stream.try_clone().expect("a socket")).lines();
-        let _ = stream.write_all(b"220 picky.test ESMTP\r\n");
-        for line in lines.map_while(Result::ok) {
-            let refused = line.starts_with("MAIL FROM:<>");
-            let answer = if refused {
-                "550 5.7.1 no bounces here\r\n"
-            } else {
-                "250 ok\r\n"
-            };
-            let _ = stream.write_all(answer.as_bytes());
-        }
-    });
+    let picky = refusing("MAIL FROM:<>", "550 5.7.1 no bounces here");
     clinic.broken(
         "a server that takes no mail from <>",
-        |c| {
-            c.stage
-                .configure("notification", "smtp_port", &picky.to_string())
-        },
+        |c| c.stage.configure("notification", "smtp_port", &picky),
         &[("notification-server", "fail"), ("reply-to", "fail")],
     );
 }
@@ -241,6 +257,16 @@ pub fn our_own_side_of_tls(clinic: &mut Clinic) {
             c.set_both("smtp_tls_mandatory_exclude_ciphers=CAMELLIA, ARIA");
         },
         &fail,
+    );
+    clinic.broken(
+        "authorities that smtp(8) can't see",
+        |c| {
+            c.set_both("smtp_tls_CApath=/etc/ssl/certs");
+            let chroot = ["-F", "smtp/unix/chroot=y"];
+            let run = c.stage.sandbox.run("postconf", Instance::Encrypt, &chroot);
+            run.unwrap_or_else(|error| panic!("{error}"));
+        },
+        &[("encrypt-handshake", "warn")],
     );
     clinic.broken(
         "few protocols and ciphers, but some",

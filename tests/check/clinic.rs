@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Output;
 use std::time::SystemTime;
 
-use posttls::sandbox::Instance;
+use posttls::sandbox::{Instance, UpOptions};
 use serde_json::Value;
 
 use crate::common::Stage;
@@ -50,7 +50,12 @@ pub fn set_time(path: &Path, when: SystemTime) {
 
 impl Clinic {
     pub fn new() -> Self {
-        let stage = Stage::new();
+        // smtpd(8) reads its settings when it starts: each session has one of its own.
+        let stage = Stage::with(|mut options: UpOptions| {
+            let setting = (Instance::Encrypt, "max_use".to_owned(), "1".to_owned());
+            options.main_cf.push(setting);
+            options
+        });
         let dir = stage.dir().to_owned();
         let names = [
             "posttls.toml",

@@ -481,6 +481,70 @@ pub fn the_way_of_notices(clinic: &mut Clinic) {
         },
         &[("smtpd-recipients", "fail")],
     );
+    let ours = "inline:{{posttls.invalid=REJECT}}";
+    for (what, before, status) in [
+        ("nothing that matters", "reject_non_fqdn_recipient", None),
+        (
+            "a table that lets others by",
+            "check_client_access inline:{{192.0.2.1=OK}}",
+            Some("warn"),
+        ),
+        (
+            "a word that makes it count for nothing",
+            "warn_if_reject",
+            Some("fail"),
+        ),
+    ] {
+        clinic.broken(
+            what,
+            |c| {
+                let list = format!("{before}, check_recipient_access {ours}");
+                c.set(
+                    Instance::Encrypt,
+                    &format!("smtpd_recipient_restrictions={list}"),
+                );
+            },
+            &status
+                .map(|status| ("smtpd-recipients", status))
+                .into_iter()
+                .collect::<Vec<_>>(),
+        );
+    }
+    // Only a session shows what a table says of this host.
+    clinic.broken(
+        "a table that lets this host by",
+        |c| {
+            let list = format!(
+                "check_client_access inline:{{{{127.0.0.1=OK}}}}, check_recipient_access {ours}"
+            );
+            c.set(
+                Instance::Encrypt,
+                &format!("smtpd_recipient_restrictions={list}"),
+            );
+        },
+        &[("smtpd-recipients", "fail")],
+    );
+    clinic.broken(
+        "a flag by which notices look forwarded",
+        |c| c.replace(master, "flags=Rq", "flags=DRq"),
+        &[("pipe-rehearsal", "fail")],
+    );
+    clinic.broken(
+        "another double_bounce_sender",
+        |c| c.set(Instance::Encrypt, "double_bounce_sender=twice"),
+        &[],
+    );
+    clinic.broken(
+        "a bounce template that Postfix does not take",
+        |c| {
+            c.replace(
+                "encrypt/posttls-bounce.cf",
+                "Subject: PostTLS sender copy",
+                "Nonsense: PostTLS sender copy",
+            )
+        },
+        &[("bounce-template", "fail"), ("header-check", "skip")],
+    );
     clinic.broken(
         "a service with a list of its own",
         |c| {

@@ -4,8 +4,10 @@
 //!
 //! Nothing is sent, and nothing is left: key and certificate are made for the moment, in memory.
 
+use std::fs;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::mpsc;
 use std::thread;
@@ -167,6 +169,24 @@ fn helpers(settings: &Settings, service: &Service) -> Option<String> {
         .map(str::to_owned)
 }
 
+/// A directory of authorities is looked into after smtp(8) has changed its root.
+fn outside_of_chroot(settings: &Settings, service: &Service) -> Option<String> {
+    let directory = settings.for_service(service, "smtp_tls_CApath");
+    if !service.chroot || directory.is_empty() {
+        return None;
+    }
+    let root = Path::new(settings.get("queue_directory"));
+    let seen = root.join(directory.trim_start_matches('/'));
+    let is_empty = fs::read_dir(&seen).map_or(true, |mut files| files.next().is_none());
+    is_empty.then(|| {
+        format!(
+            "smtp_tls_CApath = {directory}, but {} runs in a chroot, and there is nothing in {}",
+            service.id(),
+            seen.display()
+        )
+    })
+}
+
 pub(super) fn own_side(at: &Context<'_>) -> Outcome {
     let settings = at.encrypt()?;
     let what = "encrypt instance: its own side of TLS";
@@ -205,8 +225,16 @@ pub(super) fn own_side(at: &Context<'_>) -> Outcome {
         let how = how.split_once(": ")?.1;
         Some(how.split(" key-exchange").next().unwrap_or(how).to_owned())
     });
+    let blind = outside_of_chroot(settings, service);
     Ok(match agreed {
-        Some(how) => Verdict::ok(format!("{what}: agreed with a server here on {how}")),
+        Some(_) if blind.is_some() => Verdict::warn(
+            format!("{what}: {}", blind.unwrap_or_default()),
+            "copy the certificates of the authorities there, or use smtp_tls_CAfile, which smtp(8) reads before: where a \
+             policy wants a certificate verified, every server fails",
+        ),
+        Some(how) => Verdict::ok(format!(
+            "{what}: agreed with a server here on {how}; the way to others (MTU, firewalls) can't be tried from here"
+        )),
         None if text.contains("usage:") => untried(said(&output)),
         None => Verdict::fail(format!("{what} fails: {}", said(&output)), todo),
     })

@@ -92,7 +92,7 @@ pub(super) fn recipient_limit(at: &Context<'_>) -> Outcome {
     let value = at.encrypt()?.get(&name);
     let what = format!("encrypt instance: {name} = {value}");
     Ok(if value == "1" {
-        Verdict::ok(what)
+        Verdict::read(what)
     } else {
         Verdict::fail(what, format!("set {name} = 1 in main.cf"))
     })
@@ -104,7 +104,7 @@ pub(super) fn time_limit(at: &Context<'_>) -> Outcome {
     let what = format!("encrypt instance: {name} = {value}");
     let (least, most) = (DEADLINE.as_secs(), 600);
     Ok(match seconds(value, 's') {
-        Some(limit) if (least..=most).contains(&limit) => Verdict::ok(what),
+        Some(limit) if (least..=most).contains(&limit) => Verdict::read(what),
         _ => Verdict::warn(
             what,
             format!(
@@ -154,7 +154,7 @@ pub(super) fn pipe_entry(at: &Context<'_>) -> Outcome {
         ));
     }
     Ok(if wrong.is_empty() {
-        Verdict::ok(format!("encrypt instance: the pipe entry {}", service.name))
+        Verdict::read(format!("encrypt instance: the pipe entry {}", service.name))
     } else {
         Verdict::fail(
             format!(

@@ -88,7 +88,7 @@ pub(super) fn encrypt_level(at: &Context<'_>) -> Outcome {
         shown(level)
     );
     Ok(match level {
-        "encrypt" => Verdict::ok(what),
+        "encrypt" => Verdict::read(what),
         _ if MANDATORY.contains(&level) => Verdict::warn(
             what,
             "stricter than PostTLS needs: servers whose certificate is not in order fail, too, and their failures \
@@ -130,7 +130,7 @@ pub(super) fn tls_required(at: &Context<'_>) -> Outcome {
     let value = settings.get("tls_required_enable");
     let what = format!("encrypt instance: tls_required_enable = {value}");
     Ok(if value == "no" {
-        Verdict::ok(what)
+        Verdict::read(what)
     } else {
         Verdict::fail(
             what,
@@ -143,7 +143,7 @@ pub(super) fn may_level(at: &Context<'_>) -> Outcome {
     let level = at.may()?.get("smtp_tls_security_level");
     let what = format!("may instance: smtp_tls_security_level = {}", shown(level));
     Ok(match level {
-        "may" => Verdict::ok(what),
+        "may" => Verdict::read(what),
         DANE => Verdict::warn(
             what,
             "set it to \"may\": for destinations with TLSA records released mail is held to TLS again",
@@ -163,7 +163,7 @@ pub(super) fn may_services(at: &Context<'_>) -> Outcome {
     let mut strict = own_levels(at.may()?);
     strict.retain(|(_, level)| MANDATORY.contains(level) || *level == DANE);
     Ok(if strict.is_empty() {
-        Verdict::ok("may instance: no smtp service in master.cf insists on TLS")
+        Verdict::read("may instance: no smtp service in master.cf insists on TLS")
     } else {
         Verdict::warn(
             format!(
@@ -220,7 +220,7 @@ pub(super) fn may_delay_warning_time(at: &Context<'_>) -> Outcome {
     let value = at.may()?.get("delay_warning_time");
     let what = format!("may instance: delay_warning_time = {value}");
     Ok(if seconds(value, 'h') == Some(0) {
-        Verdict::ok(what)
+        Verdict::read(what)
     } else {
         Verdict::fail(
             what,
@@ -233,7 +233,7 @@ pub(super) fn may_backoff(at: &Context<'_>) -> Outcome {
     let value = at.may()?.get("minimal_backoff_time");
     let what = format!("may instance: minimal_backoff_time = {value}");
     Ok(if seconds(value, 's').is_some_and(|seconds| seconds <= 1) {
-        Verdict::ok(what)
+        Verdict::read(what)
     } else {
         Verdict::fail(
             what,
@@ -251,7 +251,7 @@ pub(super) fn may_inet(at: &Context<'_>) -> Outcome {
         .map(Service::id)
         .collect();
     Ok(if open.is_empty() {
-        Verdict::ok("may instance: it listens nowhere")
+        Verdict::read("may instance: it listens nowhere")
     } else {
         Verdict::warn(
             format!("may instance: it listens at {}", open.join(", ")),

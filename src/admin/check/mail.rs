@@ -4,7 +4,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::context::Context;
 use super::network::PATIENCE;
-use super::{Outcome, Verdict};
+use super::{Outcome, Status, Verdict};
 use crate::address::Address;
 use crate::admin::cases::clock;
 use crate::config::Notification;
@@ -17,7 +17,7 @@ fn probe(settings: &Notification, to: Option<&Address>) -> Result<Probed, SendEr
     notify::probe(&settings, to)
 }
 
-fn at(settings: &Notification) -> String {
+fn server_of(settings: &Notification) -> String {
     format!("{}:{}", settings.smtp_host, settings.smtp_port)
 }
 
@@ -26,7 +26,7 @@ pub(super) fn server(context: &Context<'_>) -> Outcome {
     Ok(match probe(settings, None) {
         Ok(probed) => Verdict::ok(format!(
             "notifications: {} takes mail from here, as EHLO {} and from <>",
-            at(settings),
+            server_of(settings),
             probed.hello
         )),
         Err(error) => Verdict::fail(
@@ -35,6 +35,16 @@ pub(super) fn server(context: &Context<'_>) -> Outcome {
              it must take mail from the null sender (<>) from this host",
         ),
     })
+}
+
+/// Does a server refuse an address because it is not one of its own, and it does not relay for us? There is no status of
+/// its own for that, but all say it in these words.
+fn is_about_relaying(words: &str, address: &Address) -> bool {
+    let words = words.to_ascii_lowercase();
+    let words = words.replace(&address.quoted().to_ascii_lowercase(), "");
+    ["relay", "rcpthosts"]
+        .iter()
+        .any(|word| words.contains(word))
 }
 
 /// Does the server take mail for an address that is in the configuration under `key`?
@@ -46,11 +56,11 @@ fn taken(settings: &Notification, key: &str, address: &Address) -> Verdict {
             "mend what check notification-server says",
         ),
         Ok(Probed { hello, refused }) => match refused {
-            None => Verdict::ok(format!("{what}: {} takes mail for it", at(settings))),
+            None => Verdict::ok(format!("{what}: {} takes mail for it", server_of(settings))),
             Some((words, true)) => Verdict::fail(
                 format!(
                     "{what}: {} refuses mail for it from EHLO {hello} and <>: {words}",
-                    at(settings)
+                    server_of(settings)
                 ),
                 format!(
                     "give {key} an address with a mailbox that somebody reads, or have that server take mail for it"
@@ -59,7 +69,7 @@ fn taken(settings: &Notification, key: &str, address: &Address) -> Verdict {
             Some((words, false)) => Verdict::warn(
                 format!(
                     "{what}: {} does not take mail for it just now: {words}",
-                    at(settings)
+                    server_of(settings)
                 ),
                 "run check again in some minutes; if it stays so, read the log of that server",
             ),
@@ -70,7 +80,22 @@ fn taken(settings: &Notification, key: &str, address: &Address) -> Verdict {
 pub(super) fn reply_to(at: &Context<'_>) -> Outcome {
     let settings = &at.config.notification;
     Ok(match &settings.reply_to {
-        Some(address) => taken(settings, "notification.reply_to", address),
+        Some(address) => match probe(settings, Some(address)) {
+            // What senders reply does not go this way, but by their own server.
+            Ok(Probed {
+                refused: Some((words, _)),
+                ..
+            }) if is_about_relaying(&words, address) => Verdict::new(
+                Status::Skip,
+                format!(
+                    "notification.reply_to <{address}>: not tried whether it has a mailbox, as {} does not relay mail to \
+                     it: {words}",
+                    server_of(settings)
+                ),
+                "",
+            ),
+            _ => taken(settings, "notification.reply_to", address),
+        },
         None => Verdict::warn(
             format!(
                 "notification.reply_to is not set: what senders reply goes to <{}>",
@@ -113,4 +138,25 @@ pub(super) fn untold(at: &Context<'_>) -> Outcome {
             "a ceiling (limits), or a mail server that fails: the log of posttls says which; `posttls cases` names them",
         )
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_that_does_not_relay_says_nothing_about_the_mailbox() {
+        let address: Address = "relay@example.org".parse().unwrap();
+        for words in [
+            "permanent error (554): 5.7.1 <relay@example.org>: Relay access denied",
+            "transient error (454): 4.7.1 <relay@example.org>: Relay access denied",
+            "550 relay not permitted",
+            "550 5.7.1 <relay@example.org>... Relaying denied",
+            "553 sorry, that domain isn't in my list of allowed rcpthosts (#5.7.1)",
+        ] {
+            assert!(is_about_relaying(words, &address), "{words}");
+        }
+        let unknown = "550 5.1.1 <relay@example.org>: Recipient address rejected: User unknown";
+        assert!(!is_about_relaying(unknown, &address));
+    }
 }

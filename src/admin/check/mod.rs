@@ -18,6 +18,7 @@ mod notices;
 mod plain;
 mod rehearsal;
 mod reload;
+mod session;
 mod smtpd;
 mod spools;
 mod store;
@@ -108,6 +109,11 @@ impl Verdict {
 
     fn ok(what: impl Into<String>) -> Self {
         Self::new(Status::Ok, what, "")
+    }
+
+    /// Nothing was tried: the setting is as it should be, and what comes of it is not known.
+    fn read(what: impl Into<String>) -> Self {
+        Self::ok(format!("{} (read, not tried)", what.into()))
     }
 
     fn warn(what: impl Into<String>, todo: impl Into<String>) -> Self {

@@ -1,6 +1,6 @@
 //! Checks of how notices are made: when, by which defer service, from which template, through which cleanup service.
 
-use std::path::Path;
+use std::fs;
 
 use super::context::{ADDRESS, Context};
 use super::instances::shown;
@@ -14,7 +14,7 @@ pub(super) fn delay_warning_time(at: &Context<'_>) -> Outcome {
     let value = at.encrypt()?.get("delay_warning_time");
     let what = format!("encrypt instance: delay_warning_time = {value}");
     Ok(if seconds(value, 'h') == Some(1) {
-        Verdict::ok(what)
+        Verdict::read(what)
     } else {
         Verdict::fail(
             what,
@@ -27,7 +27,7 @@ pub(super) fn confirm_delay_cleared(at: &Context<'_>) -> Outcome {
     let value = at.encrypt()?.get("confirm_delay_cleared");
     let what = format!("encrypt instance: confirm_delay_cleared = {value}");
     Ok(if value == "no" {
-        Verdict::ok(what)
+        Verdict::read(what)
     } else {
         Verdict::fail(
             what,
@@ -67,7 +67,7 @@ pub(super) fn defer_service(at: &Context<'_>) -> Outcome {
         })
         .collect();
     Ok(if wrong.is_empty() {
-        Verdict::ok("encrypt instance: the defer service has its five options")
+        Verdict::read("encrypt instance: the defer service has its five options")
     } else {
         Verdict::fail(
             format!(
@@ -79,18 +79,27 @@ pub(super) fn defer_service(at: &Context<'_>) -> Outcome {
     })
 }
 
-/// The two subjects of the delay template: the sender's copy and the hook's.
-fn subjects(file: &Path) -> std::io::Result<(Option<String>, Option<String>)> {
-    let text = std::fs::read_to_string(file)?;
+/// The two subjects of the delay template, as Postfix itself understands the file: the sender's copy and the hook's.
+fn subjects(settings: &Settings, file: &str) -> Result<(Option<String>, Option<String>), String> {
+    let written = fs::read_to_string(file).map_err(|error| error.to_string())?;
+    let understood = settings
+        .templates(file)
+        .map_err(|error| error.to_string())?;
+    let (text, warnings) = understood;
+    if !warnings.is_empty() {
+        return Err(warnings.join("; "));
+    }
     let template: Vec<&str> = text
         .lines()
-        .skip_while(|line| !line.trim_start().starts_with("delay_template"))
+        .skip_while(|line| !line.starts_with("delay_template"))
         .skip(1)
         .take_while(|line| !line.is_empty())
         .collect();
+    // In place of what a file lacks, Postfix has something of its own.
     let header = |name: &str| {
-        let mut values = template.iter().filter_map(|line| line.strip_prefix(name));
-        values.next().map(|value| value.trim().to_owned())
+        let line = template.iter().find(|line| line.starts_with(name))?;
+        let is_there = written.lines().any(|of_file| of_file == *line);
+        is_there.then(|| line[name.len()..].trim().to_owned())
     };
     Ok((header("Subject:"), header("Postmaster-Subject:")))
 }
@@ -102,11 +111,11 @@ pub(super) fn bounce_template(at: &Context<'_>) -> Outcome {
         return Err(Skip("the defer service names no bounce_template_file"));
     }
     let todo = "copy postfix-conf/posttls-bounce.cf there, and reload Postfix";
-    Ok(match subjects(Path::new(file)) {
+    Ok(match subjects(settings, file) {
         Err(error) => Verdict::fail(format!("bounce template {file}: {error}"), todo),
-        Ok((Some(sender), Some(hook))) if sender != hook => {
-            Verdict::ok(format!("bounce template {file}: two subjects"))
-        }
+        Ok((Some(sender), Some(hook))) if sender != hook => Verdict::ok(format!(
+            "bounce template {file}: Postfix reads two subjects in it"
+        )),
         Ok((sender, hook)) => Verdict::fail(
             format!(
                 "bounce template {file}: delay_template has Subject: {}, Postmaster-Subject: {}",
@@ -169,7 +178,7 @@ pub(super) fn cleanup_service(at: &Context<'_>) -> Outcome {
         })
         .collect();
     Ok(if wrong.is_empty() {
-        Verdict::ok(format!(
+        Verdict::read(format!(
             "encrypt instance: the service {name} lets nothing touch notices"
         ))
     } else {
@@ -187,7 +196,7 @@ pub(super) fn header_check(at: &Context<'_>) -> Outcome {
     let settings = at.encrypt()?;
     let tables = settings.for_service(cleanup(settings)?, "header_checks");
     let file = settings.for_service(defer(settings)?, "bounce_template_file");
-    let Ok((Some(sender), Some(hook))) = subjects(Path::new(file)) else {
+    let Ok((Some(sender), Some(hook))) = subjects(settings, file) else {
         return Err(Skip("the bounce template has no two subjects"));
     };
     let ask = |subject: &str| settings.lookup_in(tables, &format!("Subject: {subject}"));

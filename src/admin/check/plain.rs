@@ -277,9 +277,9 @@ pub(super) fn services(at: &Context<'_>) -> Outcome {
             "take it away, or give them posttls-status-filter, too: some of their TLS failures are not recognised",
         )
     } else if fine.is_empty() {
-        Verdict::ok("encrypt instance: no smtp service that mail is led to allows plain text")
+        Verdict::read("encrypt instance: no smtp service that mail is led to allows plain text")
     } else {
-        Verdict::ok(format!("{what}: {}", named(&fine)))
+        Verdict::read(format!("{what}: {}", named(&fine)))
     })
 }
 

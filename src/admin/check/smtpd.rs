@@ -1,8 +1,9 @@
-//! Checks that nobody can write to the hook by SMTP, or in its name: the access lists of every smtpd(8) service.
-//!
-//! The lists are read, and not tried in a session: that would be logged as an attempt to abuse this host.
+//! Checks that nobody can write to the hook by SMTP, or in its name. The access lists of every smtpd(8) service are read,
+//! as they may say something else to every client; and each service that takes mail from here is asked in a session, of
+//! which its log keeps the refusal.
 
 use super::context::{ADDRESS, Context, DOMAIN};
+use super::session::{Envelope, Tried, attempt};
 use super::{Outcome, Verdict};
 use crate::postfix::instance::PostfixError;
 use crate::postfix::settings::list;
@@ -17,49 +18,101 @@ const LISTS: [&str; 5] = [
     "smtpd_recipient_restrictions",
 ];
 
-/// Does a list refuse the address for certain? What comes after something that may permit does not count.
-fn refuses(settings: &Settings, restrictions: &str, check: &str) -> Result<bool, PostfixError> {
-    let words = list(restrictions);
-    let mut words = words.iter();
-    while let Some(word) = words.next() {
-        if *word == "reject" {
-            return Ok(true);
-        }
-        if word.starts_with("permit") {
-            return Ok(false);
-        }
-        if *word != check {
-            continue;
-        }
-        let Some(table) = words.next() else {
-            return Ok(false);
-        };
-        for key in [ADDRESS, DOMAIN] {
-            let Some(action) = settings.lookup(table, key)? else {
-                continue;
-            };
-            let action = action.to_ascii_uppercase();
-            if action.starts_with("REJECT") || action.starts_with(['4', '5']) {
-                return Ok(true);
-            }
-            if action == "OK" || action.starts_with("PERMIT") {
-                return Ok(false);
-            }
-        }
-    }
-    Ok(false)
+/// What a list does with the address.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Found {
+    /// It refuses it, whoever comes.
+    Refused,
+    /// It refuses it, unless what stands before lets the client by.
+    Behind(String),
+    /// It does not refuse it.
+    Open,
 }
 
-fn refused_everywhere(at: &Context<'_>, check: &str, who: &str, parameter: &str) -> Outcome {
+impl Found {
+    fn or(self, other: Self) -> Self {
+        match (self, other) {
+            (Self::Refused, _) | (_, Self::Refused) => Self::Refused,
+            (found @ Self::Behind(_), _) | (_, found @ Self::Behind(_)) => found,
+            (Self::Open, Self::Open) => Self::Open,
+        }
+    }
+}
+
+/// Reads a list. What comes after something that permits does not count.
+fn read(settings: &Settings, restrictions: &str, check: &str) -> Result<Found, PostfixError> {
+    let refuses = |before: Option<String>| before.map_or(Found::Refused, Found::Behind);
+    let words = list(restrictions);
+    let mut words = words.iter();
+    let mut before = None;
+    while let Some(word) = words.next() {
+        match *word {
+            "reject" => return Ok(refuses(before)),
+            // The next one is only logged.
+            "warn_if_reject" => {
+                if words.next().is_some_and(|word| word.starts_with("check_")) {
+                    words.next();
+                }
+            }
+            word if word.starts_with("permit") => return Ok(Found::Open),
+            word if word == check => {
+                let Some(table) = words.next() else {
+                    return Ok(Found::Open);
+                };
+                for key in [ADDRESS, DOMAIN] {
+                    let Some(action) = settings.lookup(table, key)? else {
+                        continue;
+                    };
+                    let action = action.to_ascii_uppercase();
+                    if action.starts_with("REJECT") || action.starts_with(['4', '5']) {
+                        return Ok(refuses(before));
+                    }
+                    if action == "OK" || action.starts_with("PERMIT") {
+                        return Ok(Found::Open);
+                    }
+                }
+            }
+            // A table or a server that may say OK to some client.
+            word if word.starts_with("check_") => {
+                let table = words.next().copied().unwrap_or_default();
+                before.get_or_insert_with(|| format!("{word} {table}"));
+            }
+            word if is_class(settings, word) => {
+                before.get_or_insert_with(|| word.to_owned());
+            }
+            _ => {}
+        }
+    }
+    Ok(Found::Open)
+}
+
+fn is_class(settings: &Settings, word: &str) -> bool {
+    list(settings.get("smtpd_restriction_classes")).contains(&word)
+}
+
+/// What is asked about: in words, by which restriction it is refused, in which parameter, and as what envelope.
+struct Question<'a> {
+    who: &'a str,
+    check: &'a str,
+    parameter: &'a str,
+    envelope: Envelope<'a>,
+}
+
+fn refused_everywhere(at: &Context<'_>, question: &Question<'_>) -> Outcome {
     let settings = at.encrypt()?;
-    let mut open = Vec::new();
-    let mut services = 0;
+    let Question {
+        who,
+        check,
+        parameter,
+        envelope,
+    } = question;
+    let usual = &at.config.notification.from_address;
+    let (mut open, mut behind, mut tried, mut only_read) = (vec![], vec![], vec![], vec![]);
     for service in settings.running("smtpd") {
-        services += 1;
-        let mut refused = false;
+        let mut found = Found::Open;
         for name in LISTS {
-            match refuses(settings, settings.for_service(service, name), check) {
-                Ok(found) => refused |= found,
+            match read(settings, settings.for_service(service, name), check) {
+                Ok(of_list) => found = found.or(of_list),
                 Err(error) => {
                     return Ok(Verdict::fail(
                         format!("{name} of {}: {error}", service.id()),
@@ -68,36 +121,75 @@ fn refused_everywhere(at: &Context<'_>, check: &str, who: &str, parameter: &str)
                 }
             }
         }
-        if !refused {
-            open.push(Service::id(service));
+        let id = Service::id(service);
+        match (attempt(settings, service, usual, envelope), found) {
+            (_, Found::Open) => open.push(id),
+            (Tried::Taken, _) => open.push(format!("{id} (tried from this host)")),
+            (_, Found::Behind(word)) => behind.push(format!("{id} ({word})")),
+            (Tried::Refused, Found::Refused) => tried.push(id),
+            (Tried::Not, Found::Refused) => only_read.push(id),
         }
     }
-    Ok(if services == 0 {
-        Verdict::ok(format!(
-            "encrypt instance: no smtpd, so no {who} in {DOMAIN}"
-        ))
-    } else if open.is_empty() {
-        Verdict::ok(format!("encrypt instance: smtpd refuses {who} in {DOMAIN}"))
-    } else {
+    let todo = format!(
+        "begin {parameter} with {check} and the table of encrypt-main.cf, before everything that permits, also where \
+         master.cf sets {parameter} for a service"
+    );
+    let what = format!("{who} in {DOMAIN}");
+    Ok(if !open.is_empty() {
+        let open = open.join(", ");
         Verdict::fail(
-            format!(
-                "encrypt instance: smtpd does not refuse {who} in {DOMAIN} at {}",
-                open.join(", ")
-            ),
-            format!(
-                "begin {parameter} with {check} and the table of encrypt-main.cf, before everything that permits, \
-                 also where master.cf sets {parameter} for a service"
-            ),
+            format!("encrypt instance: smtpd does not refuse {what} at {open}"),
+            todo,
         )
+    } else if !behind.is_empty() {
+        let behind = behind.join(", ");
+        Verdict::warn(
+            format!(
+                "encrypt instance: smtpd refuses {what} only to whom it has not let by before, at {behind}"
+            ),
+            todo,
+        )
+    } else if tried.is_empty() && only_read.is_empty() {
+        Verdict::ok(format!("encrypt instance: no smtpd, so no {what}"))
+    } else {
+        let mut how = Vec::new();
+        if !tried.is_empty() {
+            how.push(format!("tried: {}", tried.join(", ")));
+        }
+        if !only_read.is_empty() {
+            how.push(format!(
+                "read, not tried, as it takes no mail from here: {}",
+                only_read.join(", ")
+            ));
+        }
+        let how = how.join("; ");
+        Verdict::ok(format!("encrypt instance: smtpd refuses {what} ({how})"))
     })
 }
 
 pub(super) fn recipients(at: &Context<'_>) -> Outcome {
-    let check = "check_recipient_access";
-    refused_everywhere(at, check, "recipients", "smtpd_recipient_restrictions")
+    let question = Question {
+        who: "recipients",
+        check: "check_recipient_access",
+        parameter: "smtpd_recipient_restrictions",
+        envelope: Envelope {
+            from: "",
+            to: ADDRESS,
+        },
+    };
+    refused_everywhere(at, &question)
 }
 
 pub(super) fn senders(at: &Context<'_>) -> Outcome {
-    let check = "check_sender_access";
-    refused_everywhere(at, check, "senders", "smtpd_sender_restrictions")
+    let to = at.config.notification.from_address.quoted();
+    let question = Question {
+        who: "senders",
+        check: "check_sender_access",
+        parameter: "smtpd_sender_restrictions",
+        envelope: Envelope {
+            from: ADDRESS,
+            to: &to,
+        },
+    };
+    refused_everywhere(at, &question)
 }

@@ -20,7 +20,7 @@ pub(super) fn alike(at: &Context<'_>) -> Outcome {
     let found = mirror::compare(&encrypt, &may, &at.config.may.own_settings);
     let differ = &found.differences;
     if differ.is_empty() {
-        return Ok(Verdict::ok(
+        return Ok(Verdict::read(
             "may instance: it sends mail the same way as the encrypt instance",
         ));
     }
@@ -66,7 +66,7 @@ pub(super) fn relay_rules(at: &Context<'_>) -> Outcome {
     Ok(if services == 0 {
         Verdict::ok("encrypt instance: no smtpd, so no relay rules")
     } else if without.is_empty() {
-        Verdict::ok("encrypt instance: smtpd has relay rules everywhere")
+        Verdict::read("encrypt instance: smtpd has relay rules everywhere")
     } else {
         Verdict::fail(
             format!(
@@ -138,6 +138,6 @@ pub(super) fn relay_domains(at: &Context<'_>) -> Outcome {
             ),
         )
     } else {
-        Verdict::ok(format!("{what} goes through {}", service.id()))
+        Verdict::read(format!("{what} goes through {}", service.id()))
     })
 }
