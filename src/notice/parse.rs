@@ -166,7 +166,7 @@ fn read_report(report: &[u8], human: &[u8], original: Original) -> Result<Notice
         queue_id: queue_id
             .parse()
             .map_err(|_| NoticeError::BadField(queue_id_field, readable(&queue_id, 80)))?,
-        sender: sender(&sender_field)?,
+        sender: sender(sender_field)?,
         arrival: seconds(&arrival).ok_or_else(|| {
             NoticeError::BadField("Arrival-Date".to_owned(), readable(&arrival, 80))
         })?,

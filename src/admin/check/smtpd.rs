@@ -50,9 +50,8 @@ fn read(settings: &Settings, restrictions: &str, check: &str) -> Result<Found, P
             "reject" => return Ok(refuses(before)),
             // The next one is only logged.
             "warn_if_reject" => {
-                if words.next().is_some_and(|word| word.starts_with("check_")) {
-                    words.next();
-                }
+                let takes_table = words.next().is_some_and(|word| word.starts_with("check_"));
+                words.by_ref().take(usize::from(takes_table)).for_each(drop);
             }
             word if word.starts_with("permit") => return Ok(Found::Open),
             word if word == check => {
