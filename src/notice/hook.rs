@@ -98,12 +98,15 @@ pub fn main() -> Exit {
         Err(exit) => return exit,
     };
     // A thread of its own, because what hangs may be any system call.
-    thread::spawn(|| {
+    let queue_id = arguments.queue_id.clone();
+    thread::spawn(move || {
         thread::sleep(DEADLINE);
-        error!(
+        let why = format!(
             "gave up after {} s; Postfix will deliver the notice again",
             DEADLINE.as_secs()
         );
+        logging::to_stderr(&format!("{why}\n"));
+        error!("{queue_id}: {why}");
         std::process::exit(75);
     });
     match receive(&arguments) {

@@ -1,10 +1,11 @@
 //! A connection to the database: how it is made, and how it notices that its files were taken away or replaced under it.
 //! SQLite would go on with files that nobody else sees any more, so that decisions were recorded in nothing.
 
+use std::cell::Cell;
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use log::{error, info, warn};
 use rusqlite::config::DbConfig;
@@ -12,13 +13,13 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
 
 use super::{StoreError, people};
 
-/// How often a statement asks whether another process's transaction is over, and the pauses between: some ten seconds.
+/// How long a statement waits for the end of another process's transaction, and the pauses between its questions.
 /// SQLite's own pauses grow to 100 ms, and the transactions here last less than one.
-const BUSY_TRIES: i32 = 9_000;
+const BUSY_PATIENCE: Duration = Duration::from_secs(10);
 const BUSY_FIRST: (i32, Duration) = (20, Duration::from_micros(200));
 const BUSY_PAUSE: Duration = Duration::from_millis(1);
-/// Tries to switch to the write-ahead log, and the pauses between: some ten seconds.
-const SWITCHES: u32 = 500;
+/// How long several programs at once try to switch to the write-ahead log, and the pauses between.
+const SWITCH_PATIENCE: Duration = Duration::from_secs(10);
 const SWITCH_PAUSE: Duration = Duration::from_millis(20);
 
 /// Each brings the schema one version further; what was released is never changed.
@@ -260,7 +261,7 @@ fn connect(path: &Path, create: bool) -> Result<Connection, StoreError> {
     }
     // A backup made by VACUUM INTO has lost it. Of several that switch at the same time SQLite has all but one fail at
     // once, whatever the busy handler says.
-    let mut tries = 0;
+    let since = Instant::now();
     loop {
         let mode: String = connection
             .pragma_query_value(None, "journal_mode", |row| row.get(0))
@@ -271,9 +272,8 @@ fn connect(path: &Path, create: bool) -> Result<Connection, StoreError> {
         match connection.pragma_update(None, "journal_mode", "WAL") {
             Err(error)
                 if error.sqlite_error_code() == Some(ErrorCode::DatabaseBusy)
-                    && tries < SWITCHES =>
+                    && since.elapsed() < SWITCH_PATIENCE =>
             {
-                tries += 1;
                 std::thread::sleep(SWITCH_PAUSE);
             }
             switched => switched.map_err(fault("cannot switch to WAL"))?,
@@ -318,10 +318,15 @@ fn bring_up_to_date(connection: &mut Connection, path: &Path) -> Result<(), Stor
     transaction.commit().map_err(fault)
 }
 
+/// SQLite's busy handler. By the clock: on a busy machine pauses take longer, and whoever runs this has a time limit.
 pub(super) fn wait_for_others(tries: i32) -> bool {
+    thread_local!(static SINCE: Cell<Option<Instant>> = const { Cell::new(None) });
+    if tries == 0 {
+        SINCE.set(Some(Instant::now()));
+    }
     let (first, pause) = BUSY_FIRST;
     std::thread::sleep(if tries < first { pause } else { BUSY_PAUSE });
-    tries < BUSY_TRIES
+    SINCE.get().is_some_and(|since| since.elapsed() < BUSY_PATIENCE)
 }
 
 /// Tests look at the tables themselves.
