@@ -326,7 +326,9 @@ pub(super) fn wait_for_others(tries: i32) -> bool {
     }
     let (first, pause) = BUSY_FIRST;
     std::thread::sleep(if tries < first { pause } else { BUSY_PAUSE });
-    SINCE.get().is_some_and(|since| since.elapsed() < BUSY_PATIENCE)
+    SINCE
+        .get()
+        .is_some_and(|since| since.elapsed() < BUSY_PATIENCE)
 }
 
 /// Tests look at the tables themselves.
