@@ -127,7 +127,7 @@ pub struct Recipient {
     pub state: RecipientState,
     /// The address as it stands there, in internal form.
     pub bytes: Vec<u8>,
-    /// The same, unless it is not UTF-8 or otherwise no [`Address`]. Such a recipient can be matched only by offset.
+    /// The same, unless it is no [`Address`]. Such a recipient can be matched only by offset.
     pub address: Option<Address>,
     /// `O`: the address before alias expansion, as it stands there.
     pub original: Option<Vec<u8>>,
@@ -291,9 +291,11 @@ mod tests {
         assert_eq!(found.sender, b"a@b");
         let first = &found.recipients[0];
         assert_eq!(
-            (first.bytes.as_slice(), &first.address, first.notify),
-            (&b"\xff@b"[..], &None, Some(8))
+            (first.bytes.as_slice(), first.notify),
+            (&b"\xff@b"[..], Some(8))
         );
+        let address = first.address.as_ref().map(ToString::to_string);
+        assert_eq!(address.as_deref(), Some(r"\xFF@b"));
         assert_eq!(first.original.as_deref(), Some(&b"list@b"[..]));
         assert_eq!(
             (found.recipients[1].notify, found.recipients[1].state),
