@@ -229,7 +229,7 @@ mod tests {
             ("jürgen@b.test", "j??rgen@b.test"),
             ("jrgen@b.test", "jrgen@b.test"),
         ] {
-            let found = news(vec![now(address)], &[shown.clone()], &offer());
+            let found = news(vec![now(address)], std::slice::from_ref(&shown), &offer());
             assert_eq!(found.len(), 1);
             assert_eq!(found[0].address.as_str(), recorded);
         }

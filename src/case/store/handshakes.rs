@@ -261,7 +261,7 @@ mod tests {
             told.fails(number, now);
         }
         assert!(told.store.suspects_our_side().unwrap());
-        told.store.write("test", |tx| succeeded(tx)).unwrap();
+        told.store.write("test", succeeded).unwrap();
         assert!(!told.store.suspects_our_side().unwrap());
         // What failed before it says nothing from then on.
         assert_eq!(told.fails(6, now), Suspicion::None);
