@@ -46,7 +46,7 @@ pub(super) fn run(options: &CensusOptions, config: &Path) -> Done {
     let census = Census {
         store: &store,
         instance: &instance,
-        ways: &Ways::new(&config.encrypt.remote_hosts),
+        ways: &Ways::patient(&config.encrypt.remote_hosts),
         may: &may,
         config: &config,
         dry_run: options.dry_run,

@@ -146,7 +146,7 @@ fn sender(options: &TestOptions, config: &Config) -> Result<Option<Address>, Adm
 /// What Postfix's tables have for the recipient now.
 fn standing(config: &Config, sender: Option<&Address>, recipient: &Address) -> Standing {
     match Instance::load(&config.encrypt.config_dir) {
-        Ok(instance) => Ways::new(&config.encrypt.remote_hosts).standing(
+        Ok(instance) => Ways::patient(&config.encrypt.remote_hosts).standing(
             &instance,
             &Envelope::default(),
             sender.map_or("", Address::as_str),

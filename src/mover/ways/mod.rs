@@ -70,12 +70,21 @@ impl From<&QueueFile> for Envelope {
 }
 
 impl Ways {
-    /// `remote` names servers on this host that are not ours.
+    /// For the mover. `remote` names servers on this host that are not ours.
     pub fn new(remote: &[String]) -> Self {
+        Self::asking(remote, Tables::brief())
+    }
+
+    /// For a command, which waits longer for an answer.
+    pub fn patient(remote: &[String]) -> Self {
+        Self::asking(remote, Tables::patient())
+    }
+
+    fn asking(remote: &[String], tables: Tables) -> Self {
         Self {
             remote: remote.to_owned(),
             settings: Mutex::default(),
-            tables: Tables::default(),
+            tables,
         }
     }
 
@@ -138,7 +147,7 @@ impl Ways {
     /// # Errors
     /// What is wrong.
     pub fn try_tables(settings: &Settings) -> Result<String, String> {
-        let fresh = Tables::default();
+        let fresh = Tables::patient();
         let mut asked = Vec::new();
         for service in settings.running("smtp") {
             for name in ["smtp_tls_policy_maps", "smtp_tls_per_site"] {
@@ -221,7 +230,7 @@ fn stamp(config_dir: &Path) -> Stamp {
 /// # Errors
 /// Why it can't say.
 pub fn route_of_anybody(settings: &Settings, instance: &Instance) -> Result<Resolved, String> {
-    Tables::default().route_of_anybody(settings, instance, "")
+    Tables::patient().route_of_anybody(settings, instance, "")
 }
 
 /// `smtp_NAME`, or `lmtp_NAME` for a service that runs as lmtp(8).

@@ -15,8 +15,10 @@ use crate::postfix::{Instance, Resolved, Settings, resolve};
 
 /// How long an answer counts: long enough for a burst of notices, too short for anybody to notice.
 const FRESH: Duration = Duration::from_secs(5);
-/// How long an answer may take: somebody's click may wait for it.
-const PATIENCE: Duration = Duration::from_secs(2);
+/// How long an answer may take in the mover: somebody's click may wait for it.
+const BRIEF: Duration = Duration::from_secs(2);
+/// How long where only an admin waits: a busy host answers late.
+const PATIENT: Duration = Duration::from_secs(10);
 /// For so long nothing is asked of who did not answer.
 const AVOIDED: Duration = Duration::from_secs(5);
 /// For so long the question itself is not asked again: what comes after the pause is to be another's, as some tables hang
@@ -70,13 +72,31 @@ struct Known {
     health: HashMap<String, Health>,
 }
 
-/// The tables of one instance. Its lock is never held while anybody is asked.
-#[derive(Default)]
-pub struct Tables(Mutex<Known>);
+/// The tables of one instance. The lock is never held while anybody is asked.
+pub struct Tables {
+    known: Mutex<Known>,
+    patience: Duration,
+}
 
 impl Tables {
+    /// For the mover, where others wait meanwhile.
+    pub fn brief() -> Self {
+        Self {
+            known: Mutex::default(),
+            patience: BRIEF,
+        }
+    }
+
+    /// For a command that an admin has typed.
+    pub fn patient() -> Self {
+        Self {
+            known: Mutex::default(),
+            patience: PATIENT,
+        }
+    }
+
     fn known(&self) -> std::sync::MutexGuard<'_, Known> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Forgets all answers: the settings have changed.
@@ -112,7 +132,7 @@ impl Tables {
         }
         let (table, _) = &id;
         let begun = self.begin(table)?;
-        let answer = settings.lookup_within(PATIENCE, table, key);
+        let answer = settings.lookup_within(self.patience, table, key);
         let hung = matches!(answer, Err(PostfixError::Hung { .. }));
         self.end(table, begun, hung);
         let entry = answer.map_err(|error| error.to_string());
@@ -134,7 +154,7 @@ impl Tables {
         address: &str,
     ) -> Result<Resolved, String> {
         let begun = self.begin(REWRITE)?;
-        let answer = ask_route(settings, instance, sender, address);
+        let answer = ask_route(settings, instance, sender, address, self.patience);
         let hung = answer.as_ref().is_err_and(|(_, hung)| *hung);
         self.end(REWRITE, begun, hung);
         answer.map_err(|(why, _)| why)
@@ -169,7 +189,7 @@ impl Tables {
             && let Some(until) = &mut health.avoided
         {
             if now < *until {
-                let seconds = PATIENCE.as_secs();
+                let seconds = self.patience.as_secs();
                 return Err(format!(
                     "{whom} did not answer within {seconds} s, and will be asked again soon"
                 ));
@@ -196,18 +216,19 @@ impl Tables {
 }
 
 /// Where Postfix would take a recipient; otherwise why it can't say, and whether it did not answer at all.
-pub fn ask_route(
+fn ask_route(
     settings: &Settings,
     instance: &Instance,
     sender: &str,
     address: &str,
+    patience: Duration,
 ) -> Result<Resolved, (String, bool)> {
     let service = match settings.get("rewrite_service_name") {
         "" => "rewrite",
         name => name,
     };
     let socket = instance.queue_directory.join("private").join(service);
-    resolve(&socket, sender, address, PATIENCE).map_err(|error| {
+    resolve(&socket, sender, address, patience).map_err(|error| {
         let stopped = matches!(
             error.kind(),
             io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused
@@ -222,7 +243,7 @@ pub fn ask_route(
             io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock
         );
         let why = if hung {
-            format!("no answer within {} s", PATIENCE.as_secs())
+            format!("no answer within {} s", patience.as_secs())
         } else {
             error.to_string()
         };
@@ -239,7 +260,7 @@ mod tests {
 
     #[test]
     fn who_does_not_answer_is_left_alone_and_tried_by_one_at_a_time() {
-        let tables = Tables::default();
+        let tables = Tables::brief();
         let begun = tables.begin("a").unwrap();
         assert!(tables.begin("a").is_ok(), "nothing is known yet");
         tables.end("a", begun, true);
@@ -256,7 +277,7 @@ mod tests {
 
     #[test]
     fn a_question_that_hangs_while_others_are_answered_is_no_table_that_hangs() {
-        let tables = Tables::default();
+        let tables = Tables::brief();
         let begun = tables.begin("a").unwrap();
         let other = tables.begin("a").unwrap();
         tables.end("a", other, false);
