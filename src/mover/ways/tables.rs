@@ -15,8 +15,9 @@ use crate::postfix::{Instance, Resolved, Settings, resolve};
 
 /// How long an answer counts: long enough for a burst of notices, too short for anybody to notice.
 const FRESH: Duration = Duration::from_secs(5);
-/// How long an answer may take in the mover: somebody's click may wait for it.
-const BRIEF: Duration = Duration::from_secs(2);
+/// How long an answer may take in the mover: somebody's click may wait for it. After a change of a texthash file
+/// trivial-rewrite itself waits until the file has stood still for a second (Postfix src/util/dict_thash.c), and needs two.
+const BRIEF: Duration = Duration::from_secs(4);
 /// How long where only an admin waits: a busy host answers late.
 const PATIENT: Duration = Duration::from_secs(10);
 /// For so long nothing is asked of who did not answer.
