@@ -209,7 +209,11 @@ impl Settings {
             return Err(PostfixError::failed(&command, &answer));
         }
         let text = String::from_utf8_lossy(&answer.stdout).into_owned();
-        Ok((text, warnings(&answer)))
+        // What every command warns of is not about this file.
+        let warned = self.warned();
+        let mut about = warnings(&answer);
+        about.retain(|text| !warned.iter().any(|known| is_same(known, text)));
+        Ok((text, about))
     }
 
     /// As [`Settings::lookup`], for one who can't wait long: a table may be another process's to answer.
