@@ -76,9 +76,11 @@ impl Server {
             .map_err(|error| format!("openssl: {error}"))?;
         let mut server = Self { child, port: 0 };
         if let Some(input) = &mut server.child.stdin {
-            // What a mail server would say once it is encrypted.
+            // What a mail server would say once it is encrypted, to the end: posttls-finger waits for an answer to its QUIT.
             input
-                .write_all(b"220 check.posttls.invalid ESMTP\r\n250 check.posttls.invalid\r\n")
+                .write_all(
+                    b"220 check.posttls.invalid ESMTP\r\n250 check.posttls.invalid\r\n221 Bye\r\n",
+                )
                 .map_err(|error| format!("openssl s_server: {error}"))?;
         }
         let output = server.child.stdout.take();
