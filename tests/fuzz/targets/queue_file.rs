@@ -62,7 +62,7 @@ fn sound(octets: &[u8], found: &QueueFile) {
             "a recipient in the content"
         );
         if let Some(address) = &recipient.address {
-            assert_eq!(address.as_str().as_bytes(), recipient.bytes);
+            assert_eq!(address.octets().as_ref(), recipient.bytes);
         }
     }
     let mut offsets: Vec<u64> = found.recipients.iter().map(|one| one.offset).collect();
