@@ -118,6 +118,19 @@ fn reserve() -> std::io::Result<(OwnedFd, u16)> {
     Ok((socket, address.port()))
 }
 
+/// A free port below those that the kernel gives to outgoing connections: it is free again while posttls-httpd is stopped.
+fn rarely_taken() -> std::io::Result<u16> {
+    for _ in 0..100 {
+        let mut random = [0; 2];
+        getrandom::fill(&mut random).map_err(std::io::Error::other)?;
+        let port = 10_000 + u16::from_ne_bytes(random) % 22_000;
+        if TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
+            return Ok(port);
+        }
+    }
+    Err(std::io::ErrorKind::AddrInUse.into())
+}
+
 impl Ports {
     /// Finds free ports, all different, and reserves those of Postfix. That of posttls-httpd, which shares with nobody,
     /// is free again on return.
@@ -134,7 +147,7 @@ impl Ports {
         }
         domains.insert(DOWN.0, DOWN.1);
         let (encrypt, may) = (next()?, next()?);
-        let http = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
+        let http = rarely_taken()?;
         let reserved = Arc::new(reserved);
         Ok(Self {
             encrypt,

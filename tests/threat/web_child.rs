@@ -244,6 +244,13 @@ fn it_cannot_touch_a_case_whose_token_it_never_saw() {
     stage.configure("remember", "days", "30");
     let victim = stage.stuck_from("alice@sender.test", &["bob@plain.test"], "victim");
     let other = stage.stuck_from("eve@sender.test", &["bob@plain.test"], "other");
+    stage.wait("the note that its sender was told", || {
+        let events = stage.case(&victim)["events"].clone();
+        let mut events = events.as_array()?.iter();
+        events
+            .any(|event| event["what"] == "notified")
+            .then_some(())
+    });
     let (before, id) = (stage.case(&victim), stage.known(&victim).id);
     let mine = stage.token(stage.known(&other).id, 3600);
     let eve = "eve@sender.test".parse().expect("an address");

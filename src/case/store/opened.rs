@@ -16,6 +16,8 @@ use super::{StoreError, people};
 /// How long a statement waits for the end of another process's transaction, and the pauses between its questions.
 /// SQLite's own pauses grow to 100 ms, and the transactions here last less than one.
 const BUSY_PATIENCE: Duration = Duration::from_secs(10);
+/// The same for the steps from an older version; the hook gives up after 90 seconds.
+const STEPS_PATIENCE: Duration = Duration::from_secs(60);
 const BUSY_FIRST: (i32, Duration) = (20, Duration::from_micros(200));
 const BUSY_PAUSE: Duration = Duration::from_millis(1);
 /// How long several programs at once try to switch to the write-ahead log, and the pauses between.
@@ -280,7 +282,14 @@ fn connect(path: &Path, create: bool) -> Result<Connection, StoreError> {
         }
     }
     if usize::try_from(version) != Ok(STEPS.len()) {
+        // Of several programs that begin after an upgrade all but one wait for its steps.
+        connection
+            .busy_handler(Some(wait_for_steps))
+            .map_err(fault("cannot set the busy handler"))?;
         bring_up_to_date(&mut connection, path)?;
+        connection
+            .busy_handler(Some(wait_for_others))
+            .map_err(fault("cannot set the busy handler"))?;
     }
     Ok(connection)
 }
@@ -318,17 +327,25 @@ fn bring_up_to_date(connection: &mut Connection, path: &Path) -> Result<(), Stor
     transaction.commit().map_err(fault)
 }
 
-/// SQLite's busy handler. By the clock: on a busy machine pauses take longer, and whoever runs this has a time limit.
+/// SQLite's busy handler.
 pub(super) fn wait_for_others(tries: i32) -> bool {
+    waits(tries, BUSY_PATIENCE)
+}
+
+/// As [`wait_for_others`], while a store of an older version is brought up to date.
+fn wait_for_steps(tries: i32) -> bool {
+    waits(tries, STEPS_PATIENCE)
+}
+
+/// By the clock: on a busy machine pauses take longer, and whoever runs this has a time limit.
+fn waits(tries: i32, patience: Duration) -> bool {
     thread_local!(static SINCE: Cell<Option<Instant>> = const { Cell::new(None) });
     if tries == 0 {
         SINCE.set(Some(Instant::now()));
     }
     let (first, pause) = BUSY_FIRST;
     std::thread::sleep(if tries < first { pause } else { BUSY_PAUSE });
-    SINCE
-        .get()
-        .is_some_and(|since| since.elapsed() < BUSY_PATIENCE)
+    SINCE.get().is_some_and(|since| since.elapsed() < patience)
 }
 
 /// Tests look at the tables themselves.
