@@ -20,9 +20,7 @@ use super::control::{ControlError, Lock};
 use super::source;
 use super::ways::Envelope;
 use crate::address::Address;
-use crate::standing::wire::{
-    self, Answer, Asked, Locked, MOST, Question, RECIPIENTS, Request, Told,
-};
+use crate::standing::wire::{self, Answer, Locked, MOST, Question, RECIPIENTS, Request, Told};
 use crate::standing::{Standing, locks};
 use crate::web::protocol::{receive, send};
 
@@ -130,11 +128,8 @@ fn converse(stream: &UnixStream, user: u32, engine: &Engine) -> io::Result<()> {
 
 fn answer(question: &Question, engine: &Engine) -> Vec<Told> {
     let all = |why: String| {
-        let unknown = |one: &Asked| Told {
-            address: one.address.clone(),
-            standing: Standing::Unknown(why.clone()),
-        };
-        question.recipients.iter().map(unknown).collect()
+        let recipients = question.recipients.iter();
+        recipients.map(|one| Told::unknown(one, &why)).collect()
     };
     let pair = match engine.pair() {
         Ok(pair) => pair,

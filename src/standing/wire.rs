@@ -59,6 +59,16 @@ pub struct Told {
     pub standing: Standing,
 }
 
+impl Told {
+    /// Nothing is known of it.
+    pub fn unknown(asked: &Asked, why: &str) -> Self {
+        Self {
+            address: asked.address.clone(),
+            standing: Standing::Unknown(why.to_owned()),
+        }
+    }
+}
+
 /// What can be asked.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Request {
@@ -99,13 +109,7 @@ pub fn ask(run_dir: &Path, key: &MessageKey, recipients: &[Asked]) -> Vec<Told> 
             _ => format!("posttls-httpd does not answer: {error}"),
         };
         let unanswered = recipients.iter().skip(told.len());
-        let unanswered: Vec<Told> = unanswered
-            .map(|one| Told {
-                address: one.address.clone(),
-                standing: Standing::Unknown(why.clone()),
-            })
-            .collect();
-        told.extend(unanswered);
+        told.extend(unanswered.map(|one| Told::unknown(one, &why)));
     }
     told
 }

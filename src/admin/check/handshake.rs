@@ -228,16 +228,16 @@ pub(super) fn own_side(at: &Context<'_>) -> Outcome {
         Some(how.split(" key-exchange").next().unwrap_or(how).to_owned())
     });
     let blind = outside_of_chroot(settings, service);
-    Ok(match agreed {
-        Some(_) if blind.is_some() => Verdict::warn(
-            format!("{what}: {}", blind.unwrap_or_default()),
+    Ok(match (agreed, blind) {
+        (Some(_), Some(why)) => Verdict::warn(
+            format!("{what}: {why}"),
             "copy the certificates of the authorities there, or use smtp_tls_CAfile, which smtp(8) reads before: where a \
              policy wants a certificate verified, every server fails",
         ),
-        Some(how) => Verdict::ok(format!(
+        (Some(how), None) => Verdict::ok(format!(
             "{what}: agreed with a server here on {how}; the way to others (MTU, firewalls) can't be tried from here"
         )),
-        None if text.contains("usage:") => untried(said(&output)),
-        None => Verdict::fail(format!("{what} fails: {}", said(&output)), todo),
+        (None, _) if text.contains("usage:") => untried(said(&output)),
+        (None, _) => Verdict::fail(format!("{what} fails: {}", said(&output)), todo),
     })
 }

@@ -47,10 +47,15 @@ fn is_about_relaying(words: &str, address: &Address) -> bool {
         .any(|word| words.contains(word))
 }
 
-/// Does the server take mail for an address that is in the configuration under `key`?
-fn taken(settings: &Notification, key: &str, address: &Address) -> Verdict {
+/// Does the server take mail for an address that is in the configuration under `key`? So it was `probed`.
+fn taken(
+    settings: &Notification,
+    key: &str,
+    address: &Address,
+    probed: Result<Probed, SendError>,
+) -> Verdict {
     let what = format!("{key} <{address}>");
-    match probe(settings, Some(address)) {
+    match probed {
         Err(error) => Verdict::fail(
             format!("{what}: not tried: {error}"),
             "mend what check notification-server says",
@@ -94,7 +99,7 @@ pub(super) fn reply_to(at: &Context<'_>) -> Outcome {
                 ),
                 "",
             ),
-            _ => taken(settings, "notification.reply_to", address),
+            probed => taken(settings, "notification.reply_to", address, probed),
         },
         None => Verdict::warn(
             format!(
@@ -109,7 +114,12 @@ pub(super) fn reply_to(at: &Context<'_>) -> Outcome {
 pub(super) fn admin_address(at: &Context<'_>) -> Outcome {
     let settings = &at.config.notification;
     Ok(match &settings.admin_address {
-        Some(address) => taken(settings, "notification.admin_address", address),
+        Some(address) => taken(
+            settings,
+            "notification.admin_address",
+            address,
+            probe(settings, Some(address)),
+        ),
         None => Verdict::ok("notification.admin_address is not set: PostTLS writes to no admin"),
     })
 }

@@ -5,9 +5,8 @@ use std::net::{TcpStream, ToSocketAddrs as _};
 use std::time::Duration;
 
 use super::context::Context;
-use super::{Outcome, Skip, Verdict};
+use super::{Outcome, Verdict};
 use crate::mover::{self, OwnHop, Ways};
-use crate::postfix::Instance;
 
 /// How long a hop may take to answer.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -18,8 +17,6 @@ const MOST: u64 = 64 * 1024;
 pub(super) fn policies(at: &Context<'_>) -> Outcome {
     let settings = at.encrypt()?;
     let what = "encrypt instance: policies that demand TLS";
-    let instance = Instance::load(&at.config.encrypt.config_dir)
-        .map_err(|_| Skip("the encrypt instance can't be read"))?;
     let todo =
         "mend it: until then nothing that waits can be judged, and nothing is offered for sending";
     let asked = match Ways::try_tables(settings) {
@@ -27,7 +24,7 @@ pub(super) fn policies(at: &Context<'_>) -> Outcome {
         Err(why) => return Ok(Verdict::fail(format!("{what} can't be asked: {why}"), todo)),
     };
     if settings.is_running().unwrap_or(false)
-        && let Err(why) = mover::route_of_anybody(settings, &instance)
+        && let Err(why) = mover::route_of_anybody(settings)
     {
         return Ok(Verdict::fail(
             format!("encrypt instance: routes can't be asked: {why}"),
@@ -47,10 +44,11 @@ pub(super) fn own_hops(at: &Context<'_>) -> Outcome {
     let settings = at.encrypt()?;
     let what = "encrypt instance: hops of our own";
     // Whether it can be asked is another check.
-    let anybody = Instance::load(&at.config.encrypt.config_dir)
-        .ok()
-        .filter(|_| settings.is_running().unwrap_or(false))
-        .and_then(|instance| mover::route_of_anybody(settings, &instance).ok());
+    let anybody = settings
+        .is_running()
+        .unwrap_or(false)
+        .then(|| mover::route_of_anybody(settings).ok())
+        .flatten();
     let hops = mover::own_hops(settings, anybody.as_ref());
     let mut doubtful = Vec::new();
     for hop in &hops {

@@ -30,7 +30,18 @@ impl Stuck<'_> {
     fn demand_of_hop(&self, service: &Service, next_hop: &str) -> Demand {
         let settings = self.settings;
         let server = self.host.map_or("", |host| host.name.as_str());
-        let look_up = |tables: &str, key: &str| self.tables.look_up(settings, tables, key);
+        let level_of = |tables: &str, name: &str, key: &str, read: fn(&str) -> Option<Level>| {
+            let Some(entry) = self.tables.look_up(settings, tables, key)? else {
+                return Ok(None);
+            };
+            let level = read(&entry).ok_or_else(|| {
+                format!(
+                    "{name} has no valid policy for {key}: {}",
+                    readable(&entry, 100)
+                )
+            })?;
+            Ok::<_, String>(Some(level))
+        };
         let of = |name: &str| {
             let name = parameter(service, name);
             (settings.for_service(service, &name).to_owned(), name)
@@ -39,13 +50,7 @@ impl Stuck<'_> {
         let mut found = None;
         if !tables.is_empty() {
             for key in tls_policy::keys(next_hop) {
-                if let Some(entry) = look_up(&tables, key)? {
-                    let level = tls_policy::policy(&entry).ok_or_else(|| {
-                        format!(
-                            "{name} has no valid policy for {key}: {}",
-                            readable(&entry, 100)
-                        )
-                    })?;
+                if let Some(level) = level_of(&tables, &name, key, tls_policy::policy)? {
                     found = Some((level, name, key));
                     break;
                 }
@@ -57,16 +62,10 @@ impl Stuck<'_> {
                 if tables.is_empty() || key.is_empty() {
                     continue;
                 }
-                if let Some(entry) = look_up(&tables, key)? {
-                    let level = tls_policy::per_site(&entry).ok_or_else(|| {
-                        format!(
-                            "{name} has no valid policy for {key}: {}",
-                            readable(&entry, 100)
-                        )
-                    })?;
-                    if found.as_ref().is_none_or(|(known, ..)| *known < level) {
-                        found = Some((level, name.clone(), key));
-                    }
+                if let Some(level) = level_of(&tables, &name, key, tls_policy::per_site)?
+                    && found.as_ref().is_none_or(|(known, ..)| *known < level)
+                {
+                    found = Some((level, name.clone(), key));
                 }
             }
         }

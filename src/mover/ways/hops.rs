@@ -124,9 +124,7 @@ impl Stuck<'_> {
             }
         }
         // Also where a transport table has an entry for all: what takes anybody's mail is not this recipient's server.
-        let anybody = self
-            .tables
-            .route_of_anybody(settings, self.instance, sender)?;
+        let anybody = self.tables.route_of_anybody(settings, sender)?;
         if anybody.transport == way.transport && anybody.next_hop == way.next_hop {
             return Ok(Some(Own::Relay(for_all(way))));
         }

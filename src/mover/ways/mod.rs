@@ -41,7 +41,6 @@ pub struct Ways {
 /// Whose mail is stuck, and where it failed.
 struct Stuck<'a> {
     settings: &'a Settings,
-    instance: &'a Instance,
     tables: &'a Tables,
     remote: &'a [String],
     sender: &'a str,
@@ -125,7 +124,6 @@ impl Ways {
             .and_then(|settings| {
                 let stuck = Stuck {
                     settings: &settings,
-                    instance,
                     tables: &self.tables,
                     remote: &self.remote,
                     sender,
@@ -193,9 +191,7 @@ impl Stuck<'_> {
             return Ok(Standing::Ours(hops::by_filter(settings, filter)));
         }
         let address = self.recipient.as_str();
-        let way = self
-            .tables
-            .route(settings, self.instance, self.sender, address)?;
+        let way = self.tables.route(settings, self.sender, address)?;
         let service = settings
             .service(&way.transport, "unix")
             .ok_or_else(|| format!("master.cf has no service {:?}", way.transport))?;
@@ -229,8 +225,8 @@ fn stamp(config_dir: &Path) -> Stamp {
 ///
 /// # Errors
 /// Why it can't say.
-pub fn route_of_anybody(settings: &Settings, instance: &Instance) -> Result<Resolved, String> {
-    Tables::patient().route_of_anybody(settings, instance, "")
+pub fn route_of_anybody(settings: &Settings) -> Result<Resolved, String> {
+    Tables::patient().route_of_anybody(settings, "")
 }
 
 /// `smtp_NAME`, or `lmtp_NAME` for a service that runs as lmtp(8).

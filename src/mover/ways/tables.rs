@@ -6,12 +6,13 @@
 use std::collections::HashMap;
 use std::hash::Hash;
 use std::io;
+use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::postfix::instance::PostfixError;
 use crate::postfix::settings::list;
-use crate::postfix::{Instance, Resolved, Settings, resolve};
+use crate::postfix::{Resolved, Settings, resolve};
 
 /// How long an answer counts: long enough for a burst of notices, too short for anybody to notice.
 const FRESH: Duration = Duration::from_secs(5);
@@ -150,12 +151,11 @@ impl Tables {
     pub fn route(
         &self,
         settings: &Settings,
-        instance: &Instance,
         sender: &str,
         address: &str,
     ) -> Result<Resolved, String> {
         let begun = self.begin(REWRITE)?;
-        let answer = ask_route(settings, instance, sender, address, self.patience);
+        let answer = ask_route(settings, sender, address, self.patience);
         let hung = answer.as_ref().is_err_and(|(_, hung)| *hung);
         self.end(REWRITE, begun, hung);
         answer.map_err(|(why, _)| why)
@@ -165,18 +165,13 @@ impl Tables {
     ///
     /// # Errors
     /// Why it can't say.
-    pub fn route_of_anybody(
-        &self,
-        settings: &Settings,
-        instance: &Instance,
-        sender: &str,
-    ) -> Result<Resolved, String> {
+    pub fn route_of_anybody(&self, settings: &Settings, sender: &str) -> Result<Resolved, String> {
         let known = self.known().routes.get(&sender.to_owned());
         if let Some(route) = known {
             return Ok(route);
         }
         let anybody = format!("anybody@{ANY_DOMAIN}");
-        let route = self.route(settings, instance, sender, &anybody)?;
+        let route = self.route(settings, sender, &anybody)?;
         let mut known = self.known();
         known.routes.keep(sender.to_owned(), route.clone(), FRESH);
         Ok(route)
@@ -219,7 +214,6 @@ impl Tables {
 /// Where Postfix would take a recipient; otherwise why it can't say, and whether it did not answer at all.
 fn ask_route(
     settings: &Settings,
-    instance: &Instance,
     sender: &str,
     address: &str,
     patience: Duration,
@@ -228,7 +222,9 @@ fn ask_route(
         "" => "rewrite",
         name => name,
     };
-    let socket = instance.queue_directory.join("private").join(service);
+    let socket = Path::new(settings.get("queue_directory"))
+        .join("private")
+        .join(service);
     resolve(&socket, sender, address, patience).map_err(|error| {
         let stopped = matches!(
             error.kind(),
